@@ -1,0 +1,64 @@
+# Needs: Python 3.11+ with venv, and make. PYTHON=… chooses the interpreter, VENV=… where its environment goes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+UV_VERSION := 0.13.9
+UV_VENV := build/lock
+LUA := flashsale/gate/lua
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup up test bench lint lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(BIN)/.ready ## install what requirements.lock names into .venv
+	@:
+
+up: setup ## start the service, its servers and the demo drop
+	@$(BIN)/flashsale up
+
+test: lint ## check style, types and arrows, then run all tests
+	@$(BIN)/python -m pytest
+
+bench: setup ## measure, beside an empty handler, in one run
+	@$(BIN)/python -m loadtests.bench
+
+lint: setup ## check style, types, the arrows between modules, and Lua
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports
+	@if command -v luacheck >/dev/null; then luacheck --quiet $(LUA); \
+	elif [ "$(CI)" = true ]; then echo "luacheck is missing; on CI that is a failure." >&2; exit 1; \
+	else echo "luacheck is missing: Lua scripts not checked (Debian: apt install lua-check; macOS: brew install luacheck)."; fi
+
+lock: ## resolve the newest allowed versions into requirements.lock
+	@$(PYTHON) -m venv $(UV_VENV)
+	@$(UV_VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install uv==$(UV_VERSION)
+	@$(UV_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+		--group build --group test --group load --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment, caches and build outputs; the data in .flashsale stays
+	@rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .schemathesis \
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The lock names everything with its hashes, the build backend too, and pip first: nothing else is fetched.
+$(BIN)/.ready: pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv) or name another Python: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@sed -n '/^pip==/,/[^\\]$$/p' requirements.lock >$(VENV)/pip.lock
+	@$(PIP) install --no-deps --require-hashes --requirement $(VENV)/pip.lock
+	@$(PIP) install --no-deps --no-compile --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

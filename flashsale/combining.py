@@ -1,0 +1,100 @@
+"""Flat combining: while one call is under way, later requests pile up and go together in the next.
+
+No timers: an idle lane calls at once with a batch of one, a busy lane's batches grow with the
+load. (The technique: Hendler, Incze, Shavit, Tzafrir, "Flat combining and the synchronization-
+parallelism tradeoff", SPAA 2010; databases call it group commit.)
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from flashsale.errors import Overloaded, Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Lane(Generic[Item, Result]):
+    """Turns single requests into batched calls, one call at a time.
+
+    `call` takes up to `batch_max` items and returns one result per item in their order. When it
+    raises, the items of that batch, and no others, get the exception. At most `queue_max` items
+    wait; one more is refused with `Overloaded`, so that memory stays bounded.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        batch_max: int,
+        queue_max: int,
+        observe: Callable[[int], None] | None = None,
+    ) -> None:
+        self._call = call
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._observe = observe
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many items wait for the next call."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way and none is due."""
+        return self._runner is None
+
+    def submit(self, item: Item) -> "asyncio.Future[Result]":
+        """Queue `item`; the future gets its result. A caller may drop the future: no other item notices."""
+        if len(self._waiting) >= self._queue_max:
+            raise Overloaded("Too many requests are waiting; try again in a moment.")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                size = min(len(self._waiting), self._batch_max)
+                await self._run_batch([self._waiting.popleft() for _ in range(size)])
+        finally:
+            self._runner = None
+            self._fail_rest()
+
+    def _fail_rest(self) -> None:
+        """Only a cancelled runner leaves anything behind: tell those who wait instead of letting them hang."""
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(Unavailable("The service is stopping; repeat the same request."))
+
+    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+        if self._observe is not None:
+            self._observe(len(batch))
+        try:
+            results = await self._call([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} came back with {len(results)} results")
+        except asyncio.CancelledError:
+            self._settle_all(batch, Unavailable("The service is stopping; repeat the same request."))
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever it was, it belongs to the requests of this batch
+            self._settle_all(batch, error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    @staticmethod
+    def _settle_all(batch: list[tuple[Item, "asyncio.Future[Result]"]], error: Exception) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # mark as seen: a caller that went away must not log "never retrieved"

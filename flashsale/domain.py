@@ -1,0 +1,190 @@
+"""The words of a flash sale: ids, drops, allocations, access rules, verdicts, reservations.
+
+Pure: no client, no clock. Everything that crosses a boundary (HTTP, Redis, Postgres) is one of
+these structs or is made out of one.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+ID_PATTERN: Final = "^[a-z0-9][a-z0-9-]{0,62}$"
+MEMBER_MAX: Final = 2**63 - 1
+QUANTITY_MAX: Final = 2**31 - 1
+HOLD_MAX_S: Final = 30 * 86_400
+IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+
+
+def whole(pattern: str, description: str) -> msgspec.Meta:
+    """All of the text is so. Python's `$`, unlike that of JSON Schema, would let a line break pass at the end."""
+    return msgspec.Meta(pattern=pattern.removesuffix("$") + r"\Z", description=description)
+
+
+LINE: Final = whole("^[^\\u0000-\\u001f\\u007f]*$", "One line of text, without control characters.")
+Id = Annotated[str, whole(ID_PATTERN, "Id of a drop, an allocation or a snapshot.")]
+Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 with zone.")]
+Minor = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1, description="Amount in minor units (cents, fen).")]
+
+
+class Verdict(StrEnum):
+    """The gate's answer, in order of precedence: of several that apply, the first is given."""
+
+    AGAIN = "again"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    NOT_FOUND = "not_found"
+    CLOSED = "closed"
+    PAUSED = "paused"
+    NOT_ELIGIBLE = "not_eligible"
+    NOT_OPEN = "not_open"
+    FCODE_INVALID = "fcode_invalid"
+    FCODE_SPENT = "fcode_spent"
+    MEMBER_LIMIT = "member_limit"
+    SOLD_OUT = "sold_out"
+    HELD = "held"
+
+
+class State(StrEnum):
+    """A reservation's states: `held → confirmed → returned`, or `held → cancelled | expired`.
+
+    `void` marks an id that was granted and never committed: no reservation ever existed under it.
+    """
+
+    HELD = "held"
+    CONFIRMED = "confirmed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    RETURNED = "returned"
+    VOID = "void"
+
+
+LIVE: Final = frozenset({State.HELD, State.CONFIRMED})
+
+
+class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An amount in minor units of an ISO 4217 currency."""
+
+    amount: Minor
+    currency: Annotated[str, whole("^[A-Z]{3}$", "ISO 4217 code.")]
+
+
+class Everyone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="everyone"):
+    """Every member may take."""
+
+
+class Points(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="points"):
+    """Members with at least this many points in the snapshot may take."""
+
+    snapshot: Id
+    at_least: Annotated[int, msgspec.Meta(ge=0, le=MEMBER_MAX)]
+
+
+class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="tier"):
+    """Members whose token carries at least this tier may take."""
+
+    at_least: Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+
+
+class Fcode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="fcode"):
+    """Who presents a valid F-code may take the unit that was set aside for it."""
+
+
+Access = Everyone | Points | Tier | Fcode
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """A slice of a drop's stock: units, window, who may take, through which channel."""
+
+    id: str
+    quantity: int
+    opens_at: datetime
+    closes_at: datetime
+    access: Access
+    channel: str | None = None
+
+
+class Drop(msgspec.Struct, frozen=True, kw_only=True):
+    """One limited-quantity sale, as the ledger has it at `epoch`."""
+
+    id: str
+    title: str
+    price: Money
+    list_price: Money | None
+    per_member: int
+    hold_seconds: int
+    epoch: int
+    paused: bool
+    closed: bool
+    allocations: tuple[Allocation, ...]
+    created_at: datetime
+
+    def allocation(self, allocation_id: str) -> Allocation | None:
+        """The allocation of that name, if this drop has one."""
+        return next((a for a in self.allocations if a.id == allocation_id), None)
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the last window closes."""
+        return max((a.closes_at for a in self.allocations), default=self.created_at)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What one press of the button asks for."""
+
+    member: int
+    allocation: str | None
+    quantity: int
+    key: str | None
+    tier: int
+    fcode: bool = False
+
+    @property
+    def payload(self) -> str:
+        """What the idempotency key stands for: two presses with one key must agree in this."""
+        return f"{self.allocation or ''}|{self.quantity}"
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A unit set aside in the gate under `epoch`, not yet a reservation.
+
+    `again` tells that the gate had it already; `pending` that the gate has not yet seen it settled.
+    """
+
+    id: str
+    member: int
+    allocation: str
+    quantity: int
+    slot: int
+    key: str | None
+    payload: str
+    epoch: int
+    stripe: int = 0
+    again: bool = False
+    pending: bool = True
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why not. `opens_at_ms` comes with `not_open` (Unix time in milliseconds)."""
+
+    verdict: Verdict
+    opens_at_ms: int | None = None
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """A member's claim on units of an allocation, as the ledger has it."""
+
+    id: str
+    drop: str
+    allocation: str
+    member: int
+    quantity: int
+    state: State
+    expires_at: datetime
+    created_at: datetime
+    key: str | None
+    payload: str
+
+
+Role = Literal["shopper", "ops", "payments"]

@@ -1,0 +1,76 @@
+"""Settings: `FLASHSALE_*` environment variables, read once into one struct."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from flashsale.errors import SetupError
+
+PREFIX = "FLASHSALE_"
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+def _is(doc: str) -> msgspec.Meta:
+    return msgspec.Meta(description=doc)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, its default and its unit. The README's table is tested against this struct."""
+
+    redis_url: Annotated[
+        str | None,
+        _is(
+            "Redis or Valkey: `redis://`, `rediss://`, `redis+cluster://host:port,…` or "
+            "`redis+sentinel://host:port,…/service`. Unset: an embedded Valkey."
+        ),
+    ] = None
+    database_url: Annotated[str | None, _is("Postgres: `postgresql://…`. Unset: an embedded Postgres.")] = None
+    data_dir: Annotated[str, _is("Where the embedded servers keep their data and `run.json`.")] = ".flashsale"
+    host: Annotated[str, _is("Address the HTTP server listens on.")] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535), _is("Port the HTTP server listens on.")] = 8080
+    workers: Annotated[Positive, _is("Web processes.")] = 1
+    jwt_secret: Annotated[str | None, _is("HS256 secret, at least 32 bytes. Unset: `flashsale up` makes one.")] = None
+    jwks: Annotated[str | None, _is("JWKS for EdDSA, RS256, ES256 tokens: a URL or a file.")] = None
+    public_probes: Annotated[
+        bool, _is("Answer `/healthz`, `/readyz`, `/metrics`, `/openapi.json` to any address, not only the loopback.")
+    ] = False
+    gate_batch_max: Annotated[Positive, _is("Requests decided by one Lua call at most.")] = 256
+    gate_queue_max: Annotated[Positive, _is("Requests waiting for the gate in one process; beyond it 503.")] = 20_000
+    gate_timeout_s: Annotated[PositiveSeconds, _is("One call to Redis, seconds.")] = 2.0
+    ledger_batch_max: Annotated[Positive, _is("Reservations committed by one transaction at most.")] = 512
+    ledger_queue_max: Annotated[Positive, _is("Reservations waiting for the ledger in one process; beyond it 503.")] = (
+        20_000
+    )
+    ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 5.0
+    ledger_pool_max: Annotated[Positive, _is("Postgres connections of one process at most.")] = 8
+    body_max_bytes: Annotated[Positive, _is("Largest JSON body, bytes; beyond it 413.")] = 65_536
+    points_body_max_bytes: Annotated[Positive, _is("Largest points CSV, bytes; beyond it 413.")] = 4_294_967_296
+    gate_ttl_after_close_s: Annotated[Positive, _is("How long a drop's keys outlive its last window, seconds.")] = (
+        86_400
+    )
+    shutdown_timeout_s: Annotated[
+        PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
+    ] = 15.0
+    log_format: Annotated[Literal["json", "console"], _is("Log lines as JSON or for a terminal.")] = "json"
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings out of `environ`; an unknown `FLASHSALE_*` name or a wrong value is a `SetupError`."""
+    known = {PREFIX + name.upper(): name for name in Settings.__struct_fields__}
+    found: dict[str, object] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = known.get(variable)
+        if name is None:
+            raise SetupError(f"{variable} is not a setting; the README lists them all.")
+        if text == "":
+            continue
+        found[name] = {"1": "true", "0": "false"}.get(text, text) if name == "public_probes" else text
+    try:
+        return msgspec.convert(found, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SetupError(f"A setting is wrong: {error}. The README lists names, units and defaults.") from None

@@ -1,0 +1,292 @@
+"""The gate: decides in one Lua call, fast and disposable. The only room that speaks Redis.
+
+One method per script. Whatever Redis does wrong is `GateUnavailable`; a gate that is not armed
+for the caller's epoch (emptied, restarted, failed over, one key evicted) is the value `UNARMED`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Final, Literal
+
+import msgspec
+from redis.exceptions import RedisError
+
+from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
+from flashsale.errors import GateUnavailable
+from flashsale.gate import keys
+from flashsale.gate.client import Client, connect
+from flashsale.gate.scripts import NAMES, Script
+
+__all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
+
+STAGING_TTL_MS: Final = 60_000
+ARMING_LEASE_MS: Final = 3_000
+TIER_MAX: Final = 2**31 - 1
+
+
+class Unarmed(Enum):
+    """The gate knows nothing it may be trusted in; rebuild it from the ledger."""
+
+    UNARMED = "unarmed"
+
+
+UNARMED: Final = Unarmed.UNARMED
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """What one decide call answered: the server's clock and a decision per request, in their order."""
+
+    epoch: int
+    now_ms: int
+    results: list[Grant | Refusal]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What an armed gate holds: units left by allocation, and entries as id → (allocation, quantity).
+
+    `pending` are not known to be in the ledger; `found` are those, of the ones asked for, that have an entry.
+    """
+
+    epoch: int
+    now_ms: int
+    available: dict[str, int]
+    pending: dict[str, tuple[str, int]]
+    found: dict[str, tuple[str, int]]
+
+
+_REFUSALS: Final = {v.value.encode(): Refusal(v) for v in Verdict}
+_pack: Final = msgspec.msgpack.Encoder().encode
+
+
+def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str, str | int]:
+    match allocation.access:
+        case Everyone():
+            return "everyone", 0
+        case Points(snapshot=snapshot, at_least=at_least):
+            return "points", keys.eligible(drop.id, stripe, snapshot, at_least)
+        case Tier(at_least=at_least):
+            return "tier", at_least
+        case Fcode():
+            return "fcode", 0
+
+
+def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
+    """The keys of the eligible sets that a drop's allocations name, each once, in listed order."""
+    found = (a.access for a in drop.allocations if isinstance(a.access, Points))
+    return tuple(dict.fromkeys(keys.eligible(drop.id, stripe, p.snapshot, p.at_least) for p in found))
+
+
+def _ms(moment: float) -> int:
+    return int(moment * 1000)
+
+
+class Gate:
+    """The gate of all drops, through one client."""
+
+    def __init__(self, client: Client, *, timeout_s: float, new_ids: Callable[[int], list[str]]) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._new_ids = new_ids
+        self._scripts = {name: Script(name) for name in NAMES}
+
+    async def _run(self, name: str, script_keys: tuple[str, ...], *args: object) -> object:
+        return await self._scripts[name](self._client, script_keys, *args, timeout_s=self._timeout_s)
+
+    async def _command(self, *args: object) -> object:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._client.execute_command(*args)
+        except TimeoutError:
+            raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s.") from None
+        except (RedisError, OSError) as error:
+            raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}).") from error
+
+    async def decide(
+        self, drop: Drop, min_epoch: int, claims: Sequence[Claim], settled: Sequence[Grant] = (), *, stripe: int = 0
+    ) -> Decisions | Unarmed:
+        """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`."""
+        ids = self._new_ids(len(claims))
+        requests = [
+            (
+                new_id,
+                str(c.member),
+                c.allocation or "",
+                c.quantity,
+                c.key or "",
+                c.payload,
+                min(c.tier, TIER_MAX),
+                1 if c.fcode else 0,
+            )
+            for new_id, c in zip(ids, claims, strict=True)
+        ]
+        reply = await self._run(
+            "decide",
+            (*keys.stripe(drop.id, stripe)[:3], *eligible_keys(drop, stripe)),
+            min_epoch,
+            _pack(requests),
+            _pack([f"{g.id}|{g.member}" for g in settled]),
+        )
+        assert isinstance(reply, list)
+        if reply[0] != b"ok":
+            return UNARMED
+        epoch, now_ms = reply[1], reply[2]
+        results = [
+            _REFUSALS[answer] if type(answer) is bytes else _decision(answer, new_id, claim, epoch, stripe)
+            for answer, new_id, claim in zip(reply[3:], ids, claims, strict=True)
+        ]
+        return Decisions(epoch, now_ms, results)
+
+    async def release(self, drop_id: str, ended: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
+        """Give back the units of these (id, member); returns the epoch of the gate that did. May be repeated."""
+        return await self._epoch_of("release", drop_id, stripe, [(i, str(m)) for i, m in ended])
+
+    async def settle(self, drop_id: str, grants: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
+        """These (id, member) are in the ledger: they are pending no longer. May be repeated."""
+        return await self._epoch_of("settle", drop_id, stripe, [f"{i}|{m}" for i, m in grants])
+
+    async def _epoch_of(self, verb: str, drop_id: str, stripe: int, items: object) -> int | Unarmed:
+        reply = await self._run(verb, keys.stripe(drop_id, stripe)[:3], _pack(items))
+        assert isinstance(reply, list)
+        return int(reply[1]) if reply[0] == b"ok" else UNARMED
+
+    async def pending(self, drop_id: str, *, older_than_ms: int, limit: int, stripe: int = 0) -> list[Grant] | Unarmed:
+        """Grants that have waited for the ledger for `older_than_ms` at least, oldest first."""
+        reply = await self._run("pending", keys.stripe(drop_id, stripe)[:3], older_than_ms, limit)
+        assert isinstance(reply, list)
+        if reply[0] != b"ok":
+            return UNARMED
+        return [_grant_of(line, int(member), reply[1], stripe, pending=True) for member, line in reply[2:]]
+
+    async def status(
+        self, drop: Drop, min_epoch: int, look_for: Iterable[tuple[str, int]] | None = None, *, stripe: int = 0
+    ) -> Status | Unarmed:
+        """What the gate holds now, if it is armed for `min_epoch` or later.
+
+        Only with `look_for` (id, member) does it list what is pending and which of these have an entry.
+        """
+        reply = await self._run(
+            "status",
+            (*keys.stripe(drop.id, stripe)[:3], *eligible_keys(drop, stripe)),
+            min_epoch,
+            b"" if look_for is None else _pack([(i, str(m)) for i, m in look_for]),
+        )
+        assert isinstance(reply, list)
+        if reply[0] != b"ok":
+            return UNARMED
+        rest = reply[3:]
+        pend, found = (len(rest),) * 2 if look_for is None else (rest.index(b"#pend"), rest.index(b"#found"))
+        return Status(
+            epoch=reply[2],
+            now_ms=reply[1],
+            available={name.decode(): left for name, left in rest[:pend]},
+            pending=_units(rest[pend + 1 : found]),
+            found=_units(rest[found + 1 :]),
+        )
+
+    async def take_lease(self, drop_id: str, *, stripe: int = 0) -> bool:
+        """Take the lease to rebuild: keeps processes from doing the same work, nothing more."""
+        key = keys.stripe(drop_id, stripe).arming
+        return await self._command("SET", key, "1", "NX", "PX", ARMING_LEASE_MS) is not None
+
+    async def drop_lease(self, drop_id: str, *, stripe: int = 0) -> None:
+        """Give the lease back."""
+        await self._command("DEL", keys.stripe(drop_id, stripe).arming)
+
+    async def arm_begin(self, drop_id: str, epoch: int, *, stripe: int = 0) -> Literal["ok", "superseded"]:
+        """Open a staging for `epoch`, unless the gate is armed for it or a later one already."""
+        names = (*keys.stripe(drop_id, stripe)[:3], keys.staging(drop_id, stripe, str(epoch)))
+        reply = await self._run("arm_begin", names, epoch, STAGING_TTL_MS)
+        return "ok" if reply == b"ok" else "superseded"
+
+    async def arm_chunk(self, drop_id: str, epoch: int, fields: Sequence[str], *, stripe: int = 0) -> bool:
+        """Add [member, entries, member, entries …] to the staging; False when it is lost."""
+        staging = keys.staging(drop_id, stripe, str(epoch))
+        return await self._run("arm_chunk", (staging,), _pack(fields)) == b"ok"
+
+    async def arm_finish(
+        self, drop: Drop, members: int, free: dict[str, int], *, ttl_ms: int, stripe: int = 0
+    ) -> Literal["ok", "lost", "superseded"]:
+        """Swap the staging, which must hold `members` fields, into place: armed for the drop's epoch."""
+        meta: list[object] = [
+            *("paused", "1" if drop.paused else "0", "closed", "1" if drop.closed else "0"),
+            *("limit", drop.per_member, "order", [a.id for a in drop.allocations]),
+        ]
+        for a in drop.allocations:
+            window = (_ms(a.opens_at.timestamp()), _ms(a.closes_at.timestamp()))
+            meta += [f"a:{a.id}", (*window, *_access_fields(drop, a, stripe)), f"n:{a.id}", free[a.id]]
+        names = (*keys.stripe(drop.id, stripe)[:3], keys.staging(drop.id, stripe, str(drop.epoch)))
+        reply = await self._run(
+            "arm_finish", (*names, *eligible_keys(drop, stripe)), drop.epoch, members, _pack(meta), ttl_ms
+        )
+        assert isinstance(reply, bytes)
+        answer = reply.decode()
+        assert answer in {"ok", "lost", "superseded"}
+        return answer  # type: ignore[return-value]
+
+    async def has_eligible(self, drop_id: str, rule: Points, *, stripe: int = 0) -> bool:
+        """Whether the eligible set of `rule` is in place."""
+        key = keys.eligible(drop_id, stripe, rule.snapshot, rule.at_least)
+        return await self._command("HEXISTS", key, "#") == 1
+
+    async def eligible_begin(self, drop_id: str, *, stripe: int = 0) -> str:
+        """Open a staging of its own for an eligible set; returns its name."""
+        staging = keys.staging(drop_id, stripe, f"elig-{secrets.token_hex(8)}")
+        await self._command("HSET", staging, "#", "0")
+        await self._command("PEXPIRE", staging, STAGING_TTL_MS)
+        return staging
+
+    async def eligible_chunk(self, staging: str, packed: bytes) -> bool:
+        """Add a part as the ledger keeps it (MessagePack [field, value …]); False when the staging is lost."""
+        return await self._run("arm_chunk", (staging,), packed) == b"ok"
+
+    async def eligible_finish(
+        self, drop_id: str, rule: Points, staging: str, *, fields: int, ttl_ms: int, stripe: int = 0
+    ) -> bool:
+        """Rename the staging, which must hold `fields` fields, into place; False when it does not."""
+        key = keys.eligible(drop_id, stripe, rule.snapshot, rule.at_least)
+        return await self._run("elig_finish", (staging, key), fields, ttl_ms) == b"ok"
+
+    async def ping(self) -> None:
+        """Return when Redis answers."""
+        await self._command("PING")
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def _decision(answer: object, new_id: str, claim: Claim, epoch: int, stripe: int) -> Grant | Refusal:
+    assert isinstance(answer, list)
+    match answer[0]:
+        case b"held":
+            return Grant(
+                new_id,
+                claim.member,
+                answer[1].decode(),
+                claim.quantity,
+                answer[2],
+                claim.key,
+                claim.payload,
+                epoch,
+                stripe,
+            )
+        case b"again":
+            return _grant_of(answer[1], claim.member, epoch, stripe, again=True, pending=answer[2] == 1)
+        case b"not_open":
+            return Refusal(Verdict.NOT_OPEN, opens_at_ms=answer[1])
+        case word:
+            raise RuntimeError(f"decide.lua answered {word!r}")
+
+
+def _grant_of(line: bytes, member: int, epoch: int, stripe: int, *, again: bool = False, pending: bool) -> Grant:
+    entry_id, allocation, quantity, slot, key, payload = line.decode().split("\t")
+    return Grant(
+        entry_id, member, allocation, int(quantity), int(slot), key or None, payload, epoch, stripe, again, pending
+    )
+
+
+def _units(lines: list[bytes]) -> dict[str, tuple[str, int]]:
+    grants = (_grant_of(line, 0, 0, 0, pending=True) for line in lines)
+    return {g.id: (g.allocation, g.quantity) for g in grants}

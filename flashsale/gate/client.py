@@ -1,0 +1,86 @@
+"""Connections to Redis: standalone, Sentinel or Cluster, by URL, with the client's own retries off.
+
+Retries are off because an id is used in one decide call only: a library that sends the same call
+again after a lost reply would hear "again" about a grant that nobody was told of (PROTOCOL.md, step 1).
+"""
+
+from typing import Any, Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from flashsale.errors import SetupError
+
+CONNECTIONS_MAX: Final = 64
+SENTINEL_PORT: Final = 26379
+
+
+class Client(Protocol):
+    """What the gate needs of a Redis client."""
+
+    async def execute_command(self, *args: Any) -> Any:  # noqa: ANN401 -- as the library declares it
+        """Send one command and return its reply."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
+    hosts = []
+    for part in netloc.rpartition("@")[2].split(","):
+        host, _, port = part.partition(":")
+        if not host or not (port or str(default_port)).isdigit():
+            raise SetupError(f"FLASHSALE_REDIS_URL names no host in {part!r}; write host:port, separated by commas.")
+        hosts.append((host, int(port or default_port)))
+    return hosts
+
+
+def connect(url: str, *, timeout_s: float) -> Client:
+    """A client for `url`; connects on first use. Every call ends after `timeout_s` at the latest.
+
+    `redis://`, `rediss://`, `unix://` for one server, `redis+cluster://[user:password@]host:port,…` for a cluster,
+    `redis+sentinel://[user:password@]host:port,…/service` for a primary that Sentinel names.
+    """
+    parts = urlsplit(url)
+    once = Retry(NoBackoff(), 0)
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    if parts.scheme in {"redis", "rediss", "unix"}:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=once,
+            retry_on_error=[],
+            max_connections=CONNECTIONS_MAX,
+        )
+    if parts.scheme == "redis+cluster":
+        cluster: Client = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)],
+            username=username,
+            password=password,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=once,
+            max_connections=CONNECTIONS_MAX,
+        )
+        return cluster
+    if parts.scheme == "redis+sentinel":
+        sentinel = Sentinel(_hosts(parts.netloc, SENTINEL_PORT), socket_timeout=timeout_s)  # type: ignore[no-untyped-call]
+        client: Redis = sentinel.master_for(
+            parts.path.strip("/") or "mymaster",
+            username=username,
+            password=password,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=once,
+            retry_on_error=[],
+        )
+        return client
+    raise SetupError(
+        f"FLASHSALE_REDIS_URL has the scheme {parts.scheme!r}; "
+        "use redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://."
+    )

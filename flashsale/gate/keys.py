@@ -1,0 +1,42 @@
+"""Spells every key of the gate; no other module and no script makes one.
+
+One hash tag per drop and stripe, so that all keys of a stripe live in one slot of a cluster.
+`LAYOUT` is in the prefix: a new layout never reads an old one's data.
+"""
+
+from typing import Final, NamedTuple
+
+LAYOUT: Final = "fs1"
+
+
+class StripeKeys(NamedTuple):
+    """The keys of one stripe of one drop."""
+
+    meta: str
+    """Hash: `epoch`, `replid`, `paused`, `closed`, `limit`, `order`, per allocation `a:<id>` and `n:<id>`."""
+    ent: str
+    """Hash: member → its entries, one a line, fields separated by tabs; field `#` is the sentinel."""
+    pend: str
+    """Sorted set: `id|member` of grants not yet known to be in the ledger, by time in ms; `#` is the sentinel."""
+    arming: str
+    """The lease of the process that rebuilds the gate (efficiency only)."""
+
+
+def _tag(drop: str, stripe: int) -> str:
+    return f"{LAYOUT}:{{{drop}:{stripe}}}"
+
+
+def stripe(drop: str, stripe: int = 0) -> StripeKeys:
+    """The mutable keys of a stripe."""
+    tag = _tag(drop, stripe)
+    return StripeKeys(f"{tag}:meta", f"{tag}:ent", f"{tag}:pend", f"{tag}:arming")
+
+
+def staging(drop: str, stripe: int, name: str) -> str:
+    """Where a rebuild collects what it will rename into place; `name` says for what (an epoch, a snapshot)."""
+    return f"{_tag(drop, stripe)}:stg:{name}"
+
+
+def eligible(drop: str, stripe: int, snapshot: str, at_least: int) -> str:
+    """The eligible members of a points rule: immutable, renamed into place."""
+    return f"{_tag(drop, stripe)}:elig:{snapshot}:{at_least}"

@@ -1,0 +1,103 @@
+#!lua
+-- decide: a verdict for each request, and a unit for each that gets one.
+-- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4..] elig, one per points rule of the drop
+-- ARGV[1] least epoch the caller knows of
+-- ARGV[2] requests, MessagePack [[id, member, allocation|"", quantity, key|"", payload, tier, fcode 0|1]...]
+-- ARGV[3] settled grants, MessagePack [["id|member"]...]: taken out of pend
+-- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a result being
+--   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
+--   | ["not_open", opens ms] | "fcode_invalid" | "member_limit" | "sold_out" | ["held", allocation, slot]
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local raw, meta = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #raw, 2 do meta[raw[i]] = raw[i + 1] end
+local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+if meta.replid ~= replid or tonumber(meta.epoch) < tonumber(ARGV[1])
+  or redis.call('HEXISTS', KEYS[2], '#') == 0 or not redis.call('ZSCORE', KEYS[3], '#') then return {'unarmed'} end
+local allocs, order, sets = {}, cmsgpack.unpack(meta.order), {}
+for i, id in ipairs(order) do
+  local opens, closes, kind, arg = unpack(cmsgpack.unpack(meta['a:' .. id]))
+  allocs[i] = {id = id, opens = opens, closes = closes, kind = kind, arg = arg, left = tonumber(meta['n:' .. id])}
+  allocs[id] = allocs[i]
+end
+for i = 4, #KEYS do
+  if redis.call('HEXISTS', KEYS[i], '#') == 0 then return {'unarmed'} end
+  sets[KEYS[i]] = true
+end
+for i = 1, #order do if allocs[i].kind == 'points' and not sets[allocs[i].arg] then return {'unarmed'} end end
+local requests, limit, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), {}
+for i, r in ipairs(requests) do members[i] = r[2] end
+local held, entries = redis.call('HMGET', KEYS[2], unpack(members)), {}
+for i, m in ipairs(members) do entries[m] = held[i] end
+local out, grants, taken = {'ok', tonumber(meta.epoch), now}, {}, {}
+local RANK = {closed = 1, paused = 2, not_eligible = 3, not_open = 4, fcode_invalid = 5, member_limit = 6, sold_out = 7}
+
+local function eligible(a, r)
+  if a.kind == 'tier' then return r[7] >= a.arg end
+  if a.kind ~= 'points' then return true end
+  local set, lo = redis.call('HGET', a.arg, string.sub(r[2], 1, -4)), tonumber(string.sub(r[2], -3))
+  if not set then return false end
+  if string.byte(set) == 98 then -- 'b': a bitmap
+    local byte = string.byte(set, 2 + math.floor(lo / 8))
+    return byte ~= nil and bit.band(byte, bit.lshift(1, lo % 8)) ~= 0
+  end
+  for i = 2, #set, 2 do -- 's': a list
+    if string.byte(set, i) * 256 + string.byte(set, i + 1) == lo then return true end
+  end
+  return false
+end
+
+local function judge(a, r, used)
+  if meta.closed == '1' or now >= a.closes then return 'closed' end
+  if meta.paused == '1' then return 'paused' end
+  if not eligible(a, r) then return 'not_eligible' end
+  if now < a.opens then return 'not_open' end
+  if a.kind == 'fcode' or r[8] == 1 then return 'fcode_invalid' end
+  if used + r[4] > limit then return 'member_limit' end
+  if a.left < r[4] then return 'sold_out' end
+end
+
+for i, r in ipairs(requests) do
+  local id, member, wanted, quantity, key, payload = unpack(r)
+  local used, slots, result = 0, {}, nil
+  for line in string.gmatch(entries[member] or '', '[^\n]+') do
+    local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.*)$')
+    used, slots[tonumber(eslot)] = used + eq, true
+    if key ~= '' and ekey == key and epayload ~= payload then result = 'idempotency_mismatch'
+    elseif ekey == key and key ~= '' or key == '' and limit == 1 and (wanted == '' or wanted == ealloc) then
+      local pending = grants[eid .. '|' .. member] or redis.call('ZSCORE', KEYS[3], eid .. '|' .. member)
+      result = {'again', line, pending and 1 or 0}
+    end
+  end
+  local found, best = nil, 99
+  local first, last = 1, #order
+  if wanted ~= '' then first, last = 1, allocs[wanted] and 1 or 0 end
+  for k = first, result and 0 or last do
+    local a = wanted ~= '' and allocs[wanted] or allocs[k]
+    if wanted ~= '' or (a.kind == 'fcode') == (r[8] == 1) then
+      local why = judge(a, r, used)
+      if not why then found = a break end
+      if RANK[why] < best then best, result = RANK[why], why == 'not_open' and {why, a.opens} or why end
+    end
+  end
+  if found then
+    local slot = 1
+    while slots[slot] do slot = slot + 1 end
+    found.left = found.left - quantity
+    taken[found.id] = found.left
+    local line = table.concat({id, found.id, quantity, slot, key, payload}, '\t')
+    entries[member] = entries[member] and entries[member] .. '\n' .. line or line
+    grants[id .. '|' .. member] = member
+    result = {'held', found.id, slot}
+  end
+  out[i + 3] = result or (r[8] == 1 and 'fcode_invalid') or 'not_found'
+end
+
+for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
+for grant, member in pairs(grants) do
+  redis.call('HSET', KEYS[2], member, entries[member])
+  redis.call('ZADD', KEYS[3], now, grant)
+end
+local settled = cmsgpack.unpack(ARGV[3])
+if #settled > 0 then redis.call('ZREM', KEYS[3], unpack(settled)) end
+return out

@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- settle: these grants are in the ledger; takes them out of pend. May be repeated.
+-- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend
+-- ARGV[1] settled grants, MessagePack ["id|member"...]
+-- Returns ["unarmed"] or ["ok", epoch, how many were pending]
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'replid')
+local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+if meta[2] ~= replid or redis.call('HEXISTS', KEYS[2], '#') == 0 or not redis.call('ZSCORE', KEYS[3], '#') then
+  return {'unarmed'}
+end
+local settled = cmsgpack.unpack(ARGV[1])
+return {'ok', tonumber(meta[1]), #settled > 0 and redis.call('ZREM', KEYS[3], unpack(settled)) or 0}

@@ -1,0 +1,225 @@
+"""Drops in the ledger: reading them, and operator acts, each in one transaction with its epoch and its audit line."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from flashsale.domain import Allocation, Drop
+from flashsale.ledger.pool import Executor, Pool, passing_faults
+from flashsale.ledger.rows import drop_of
+from flashsale.ledger.statements import sql
+
+ENTRIES_PER_PART: Final = 2_000
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """What every process polls of a drop each second. `over`: its last window closed an hour ago."""
+
+    drop: str
+    epoch: int
+    paused: bool
+    closed: bool
+    over: bool
+
+
+class AuditLine(msgspec.Struct, frozen=True):
+    """Who did what, when, on what, and why."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class Units(msgspec.Struct, frozen=True):
+    """An allocation's units in the ledger; `live` are those of the ids asked for that are live."""
+
+    epoch: int
+    allocation: str
+    quantity: int
+    taken: int
+    held: int
+    confirmed: int
+    live: frozenset[str]
+
+
+class ArmState(msgspec.Struct, frozen=True):
+    """What a rebuild copies: the drop as it is at its epoch, and what each allocation has left."""
+
+    drop: Drop
+    free: dict[str, int]
+    live: int
+
+
+class Act:
+    """An operator's act on one drop: holds the drop's lock, bumps the epoch and writes the audit line at its end."""
+
+    def __init__(self, connection: Executor, row: Any) -> None:  # noqa: ANN401 -- asyncpg's Record is untyped
+        self._connection = connection
+        self.drop_id: str = row["id"]
+        self.title: str = row["title"]
+        self.paused: bool = row["paused"]
+        self.closed: bool = row["closed"]
+
+    async def add_allocation(self, allocation: Allocation) -> bool:
+        """Append an allocation; False when the name is taken."""
+        return await _insert_allocation(self._connection, self.drop_id, allocation)
+
+    async def lock_allocation(self, allocation_id: str) -> Any:  # noqa: ANN401 -- asyncpg's Record is untyped
+        """The allocation's row (quantity, taken, opens_at, closes_at, channel), locked; None when there is none."""
+        return await self._connection.fetchrow(sql("allocation_lock"), self.drop_id, allocation_id)
+
+    async def update_allocation(
+        self, allocation_id: str, *, quantity: int, opens_at: datetime, closes_at: datetime, channel: str | None
+    ) -> None:
+        """Write an allocation that `lock_allocation` has locked."""
+        await self._connection.execute(
+            sql("allocation_update"), self.drop_id, allocation_id, quantity, opens_at, closes_at, channel
+        )
+
+
+async def _insert_allocation(connection: Executor, drop_id: str, a: Allocation) -> bool:
+    access = msgspec.json.encode(a.access).decode()
+    row = await connection.fetchrow(
+        sql("allocation_insert"), drop_id, a.id, a.quantity, a.opens_at, a.closes_at, access, a.channel
+    )
+    return row is not None
+
+
+async def _audit(connection: Executor, actor: str, action: str, subject: str, detail: object) -> None:
+    await connection.execute(sql("audit_insert"), actor, action, subject, msgspec.json.encode(detail).decode())
+
+
+class DropStore:
+    """All drops."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get(self, drop_id: str) -> Drop | None:
+        """One drop, as it is now."""
+        async with passing_faults():
+            row = await self._pool.fetchrow(sql("drop_list"), drop_id, None, 1)
+        return None if row is None else drop_of(row)
+
+    async def page(self, after: str | None, limit: int) -> list[Drop]:
+        """Drops by id, after that one."""
+        async with passing_faults():
+            return [drop_of(row) for row in await self._pool.fetch(sql("drop_list"), None, after, limit)]
+
+    async def epochs(self) -> list[Epoch]:
+        """The epoch of every drop."""
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("drop_epochs"))
+        return [Epoch(r["id"], r["epoch"], r["paused"], r["closed"], bool(r["over"])) for r in rows]
+
+    async def create(self, drop: Drop, *, actor: str, detail: object) -> bool:
+        """A new drop with its allocations; False when the id is taken."""
+        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+            list_price = drop.list_price
+            epoch = await connection.fetchval(
+                sql("drop_insert"),
+                drop.id,
+                drop.title,
+                drop.price.amount,
+                drop.price.currency,
+                None if list_price is None else list_price.amount,
+                None if list_price is None else list_price.currency,
+                drop.per_member,
+                drop.hold_seconds,
+            )
+            if epoch is None:
+                return False
+            for allocation in drop.allocations:
+                await _insert_allocation(connection, drop.id, allocation)
+            await _audit(connection, actor, "drop.create", drop.id, detail)
+            return True
+
+    @asynccontextmanager
+    async def act(
+        self, drop_id: str, *, actor: str, action: str, subject: str, detail: object
+    ) -> AsyncIterator[Act | None]:
+        """An operator's act: change, new epoch and audit line in one transaction. Yields None for an unknown drop.
+
+        An exception inside leaves nothing behind.
+        """
+        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(sql("drop_lock"), drop_id)
+            if row is None:
+                yield None
+                return
+            act = Act(connection, row)
+            yield act
+            await connection.execute(sql("drop_update"), drop_id, act.title, act.paused, act.closed)
+            await _audit(connection, actor, action, subject, detail)
+
+    async def bump(self, drop_id: str) -> int | None:
+        """A new epoch, committed before anything is read for a rebuild; None for an unknown drop."""
+        async with passing_faults():
+            epoch = await self._pool.fetchval(sql("drop_bump"), drop_id)
+        return None if epoch is None else int(epoch)
+
+    @asynccontextmanager
+    async def read_for_arming(
+        self, drop_id: str, epoch: int
+    ) -> AsyncIterator[tuple[ArmState, AsyncIterator[list[str]]] | None]:
+        """The state of a drop in one snapshot, and its live entries in parts [member, entries, …].
+
+        Yields None when the ledger's epoch is no longer `epoch`: somebody else rebuilds.
+        """
+        async with (
+            passing_faults(),
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            row = await connection.fetchrow(sql("drop_list"), drop_id, None, 1)
+            if row is None or row["epoch"] != epoch:
+                yield None
+                return
+            drop = drop_of(row)
+            free = {r["id"]: int(r["free"]) for r in await connection.fetch(sql("allocation_free"), drop_id)}
+            live = sum(a.quantity for a in drop.allocations) - sum(free.values())
+
+            async def parts() -> AsyncIterator[list[str]]:
+                groups = max(1, live // ENTRIES_PER_PART)
+                async for part in connection.cursor(sql("live_entries"), drop_id, groups, prefetch=4):
+                    yield [text for pair in zip(part["members"], part["entries"], strict=True) for text in pair]
+
+            yield ArmState(drop, free, live), parts()
+
+    async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
+        """Units by allocation in one snapshot; empty for an unknown drop."""
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("balance"), drop_id, grant_ids)
+        return [
+            Units(
+                epoch=r["epoch"],
+                allocation=r["id"],
+                quantity=r["quantity"],
+                taken=r["taken"],
+                held=int(r["held"]),
+                confirmed=int(r["confirmed"]),
+                live=frozenset(str(i) for i in r["live"]),
+            )
+            for r in rows
+        ]
+
+    async def taken(self, drop_ids: list[str]) -> dict[tuple[str, str], int]:
+        """By (drop, allocation), how many units are taken."""
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("units_taken"), drop_ids)
+        return {(r["drop_id"], r["id"]): r["taken"] for r in rows}
+
+    async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
+        """The audit log, newest first."""
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("audit_list"), subject, before, limit)
+        return [
+            AuditLine(r["id"], r["at"], r["actor"], r["action"], r["subject"], msgspec.json.decode(r["detail"]))
+            for r in rows
+        ]

@@ -1,0 +1,154 @@
+"""Reservations in the ledger: commit, void, end, and what the gate still has to learn of them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from flashsale.domain import Grant, Reservation, State, Verdict
+from flashsale.ledger.pool import Pool, passing_faults
+from flashsale.ledger.rows import reservation_of
+from flashsale.ledger.statements import sql
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The grant is a reservation now, durably."""
+
+    expires_at: datetime
+
+
+class Existing(msgspec.Struct, frozen=True):
+    """A reservation stands under this id, or under this member's key, already."""
+
+    reservation: Reservation
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The grant was made under another epoch than the ledger's; nothing was written."""
+
+    epoch: int
+    paused: bool
+
+
+class SecondLock(msgspec.Struct, frozen=True):
+    """The ledger refused what the gate of this very epoch had granted: the gate is wrong."""
+
+    verdict: Verdict
+
+
+Commit = Committed | Existing | Stale | SecondLock
+
+_SECOND_LOCK: Final = {v.value: SecondLock(v) for v in (Verdict.SOLD_OUT, Verdict.MEMBER_LIMIT, Verdict.FCODE_SPENT)}
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A reservation that has ended, as far as the gate must hear of it."""
+
+    id: str
+    drop: str
+    member: int
+
+
+class ReservationStore:
+    """The reservations of all drops."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def commit(self, drop_id: str, grants: Sequence[Grant]) -> list[Commit]:
+        """Commit grants in one transaction; one outcome each. Durable when this returns.
+
+        After `LedgerUnavailable` the outcome is unknown: call again with the same ids, which waits for the first call.
+        """
+        columns = (
+            [g.id for g in grants],
+            [g.member for g in grants],
+            [g.allocation for g in grants],
+            [g.quantity for g in grants],
+            [g.slot for g in grants],
+            [g.key for g in grants],
+            [g.payload for g in grants],
+            [None] * len(grants),
+            [g.epoch for g in grants],
+            [g.stripe for g in grants],
+            [g.stripe for g in grants],
+        )
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("commit"), drop_id, *columns)
+        if rows[0]["ordinal"] == 0:
+            return [Committed(rows[0]["expires_at"])] * len(grants)
+        return [self._commit_of(row) for row in rows]
+
+    @staticmethod
+    def _commit_of(row: object) -> Commit:
+        outcome = row["outcome"]  # type: ignore[index]
+        match outcome:
+            case "committed":
+                return Committed(row["expires_at"])  # type: ignore[index]
+            case "exists":
+                return Existing(reservation_of(row["existing"]))  # type: ignore[index]
+            case "stale":
+                return Stale(row["epoch"], row["paused"])  # type: ignore[index]
+            case _:
+                return _SECOND_LOCK[outcome]
+
+    async def void(self, drop_id: str, grants: Sequence[Grant]) -> list[tuple[str, int, State]]:
+        """Put a tombstone under each id that has no reservation; returns (id, member, state) of what stands there."""
+        async with passing_faults():
+            rows = await self._pool.fetch(
+                sql("void_grants"),
+                drop_id,
+                [g.id for g in grants],
+                [g.member for g in grants],
+                [g.allocation for g in grants],
+                [g.quantity for g in grants],
+                [g.slot for g in grants],
+                [g.key for g in grants],
+                [g.payload for g in grants],
+                grants[0].epoch if grants else 0,
+            )
+        return [(str(row["id"]), row["member"], State(row["state"])) for row in rows]
+
+    async def cancel(self, drop_id: str, reservation_id: str) -> Reservation | None:
+        """Cancel a hold; None when it is no longer held."""
+        ended = await self._end(drop_id, [reservation_id], State.CANCELLED)
+        return ended[0] if ended else None
+
+    async def expire(self, limit: int) -> list[Reservation]:
+        """End up to `limit` holds whose time is over by the ledger's clock; returns those it ended."""
+        async with passing_faults():
+            due = await self._pool.fetch(sql("holds_due"), limit)
+        by_drop: dict[str, list[object]] = {}
+        for row in due:
+            by_drop.setdefault(row["drop_id"], []).append(row["id"])
+        return [r for drop_id, ids in by_drop.items() for r in await self._end(drop_id, ids, State.EXPIRED)]
+
+    async def _end(self, drop_id: str, ids: Sequence[object], state: State) -> list[Reservation]:
+        async with passing_faults():
+            return [reservation_of(row) for row in await self._pool.fetch(sql("end_holds"), drop_id, ids, state.value)]
+
+    async def outbox(self, drop_id: str | None, limit: int) -> list[Ended]:
+        """Ended reservations whose units the gate may not have back yet."""
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
+        return [Ended(str(row["id"]), row["drop_id"], row["member"]) for row in rows]
+
+    async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:
+        """The gate of `epoch` has these units back: done, if that is still the ledger's epoch."""
+        async with passing_faults():
+            count = await self._pool.fetchval(sql("mark_released"), drop_id, ids, epoch)
+        return int(count)
+
+    async def get(self, reservation_id: str) -> Reservation | None:
+        """One reservation."""
+        async with passing_faults():
+            row = await self._pool.fetchrow(sql("reservation_get"), reservation_id)
+        return None if row is None else reservation_of(row)
+
+    async def list_of(self, member: int, after: tuple[datetime, str] | None, limit: int) -> list[Reservation]:
+        """A member's reservations, newest first; after that (created_at, id) when given."""
+        created_at, last_id = after or (None, None)
+        async with passing_faults():
+            rows = await self._pool.fetch(sql("reservation_list"), member, created_at, last_id, limit)
+        return [reservation_of(row) for row in rows]

@@ -1,0 +1,2 @@
+-- Change a drop that this transaction has locked, under a new epoch.
+UPDATE drops SET title = $2, paused = $3, closed = $4, epoch = next_epoch(epoch) WHERE id = $1 RETURNING epoch

@@ -1,0 +1,240 @@
+"""Operator acts: set up a drop, change it while it runs, pause, resume, close, and see its balance.
+
+Each act is one ledger transaction (change, new epoch, audit line). It holds from its commit on: grants of
+the gate that knew nothing of it are stale. Then the gate is rebuilt; if that fails, whoever asks the gate
+next finds it unarmed and rebuilds it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+from flashsale.catalog import Catalog
+from flashsale.domain import Allocation, Drop, Points
+from flashsale.errors import Refused, Unavailable
+from flashsale.gate import Gate, Status, Unarmed
+from flashsale.ledger import Act, AuditLine, Ledger, Units
+
+OUTBOX_MAX: Final = 10_000
+BALANCE_TRIES_MAX: Final = 10
+REARM_WAIT_S: Final = 5.0
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger()
+
+
+class AllocationChange(msgspec.Struct, frozen=True):
+    """New values of an allocation; UNSET stays as it is."""
+
+    quantity: int | msgspec.UnsetType = msgspec.UNSET
+    opens_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    closes_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    channel: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class AllocationBalance(msgspec.Struct, frozen=True):
+    """Where an allocation's units are (I1)."""
+
+    id: str
+    quantity: int
+    available: int
+    pending: int
+    held: int
+    confirmed: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every unit is somewhere, and none twice."""
+        return self.available + self.pending + self.held + self.confirmed == self.quantity and self.available >= 0
+
+
+def check_window(allocation_id: str, opens_at: datetime, closes_at: datetime) -> None:
+    """A window that makes sense; `Refused` otherwise."""
+    if closes_at <= opens_at:
+        raise Refused(
+            "invalid_request",
+            f"Allocation {allocation_id!r} closes before it opens; `closes_at` must be after `opens_at`.",
+        )
+    if opens_at < EARLIEST or closes_at > LATEST:
+        raise Refused(
+            "invalid_request",
+            f"The window of {allocation_id!r} must lie between {EARLIEST.year} and {LATEST.year}; correct its times.",
+        )
+
+
+def unknown_drop(drop_id: str) -> Refused:
+    """There is no such drop."""
+    return Refused("not_found", f"There is no drop {drop_id!r}.")
+
+
+class Operations:
+    """What operators do."""
+
+    def __init__(self, *, ledger: Ledger, gate: Gate, catalog: Catalog, arm: Callable[[str], Awaitable[bool]]) -> None:
+        self._ledger = ledger
+        self._gate = gate
+        self._catalog = catalog
+        self._arm = arm
+
+    async def create(self, drop: Drop, *, actor: str, detail: object) -> Drop:
+        """Set up a drop. `epoch` and `created_at` of the argument are ignored: the ledger sets them."""
+        names = [a.id for a in drop.allocations]
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise Refused("invalid_request", f"Two allocations are called {twice!r}; give each its own `id`.")
+        if drop.list_price is not None and drop.list_price.currency != drop.price.currency:
+            raise Refused("invalid_request", "`price` and `list_price` must be in the same currency.")
+        for allocation in drop.allocations:
+            check_window(allocation.id, allocation.opens_at, allocation.closes_at)
+            await self._check_snapshot(allocation)
+        if not await self._ledger.drops.create(drop, actor=actor, detail=detail):
+            raise Refused("conflict", f"The id {drop.id!r} is taken by another drop; choose another one.")
+        log.info("ops.act", actor=actor, action="drop.create", subject=drop.id)
+        return await self._after(drop.id)
+
+    async def rename(self, drop_id: str, title: str, *, actor: str) -> Drop:
+        """Give the drop another title."""
+        async with self._act(drop_id, actor, "drop.edit", drop_id, {"title": title}) as act:
+            act.title = title
+        return await self._after(drop_id)
+
+    async def add_allocation(self, drop_id: str, allocation: Allocation, *, actor: str) -> Drop:
+        """One more allocation, also while the drop runs."""
+        check_window(allocation.id, allocation.opens_at, allocation.closes_at)
+        await self._check_snapshot(allocation)
+        subject = f"{drop_id}/{allocation.id}"
+        async with self._act(drop_id, actor, "allocation.create", subject, allocation) as act:
+            if not await act.add_allocation(allocation):
+                raise Refused(
+                    "conflict", f"Drop {drop_id!r} already has an allocation {allocation.id!r}; choose another id."
+                )
+        return await self._after(drop_id)
+
+    async def change_allocation(
+        self, drop_id: str, allocation_id: str, change: AllocationChange, *, actor: str
+    ) -> Drop:
+        """Resize, move the window of, or relabel an allocation, also while the drop runs."""
+        subject = f"{drop_id}/{allocation_id}"
+        async with self._act(drop_id, actor, "allocation.edit", subject, change) as act:
+            row = await act.lock_allocation(allocation_id)
+            if row is None:
+                raise Refused("not_found", f"Drop {drop_id!r} has no allocation {allocation_id!r}.")
+            wanted = {
+                name: value
+                for name in change.__struct_fields__
+                if (value := getattr(change, name)) is not msgspec.UNSET
+            }
+            new = {name: row[name] for name in ("quantity", "opens_at", "closes_at", "channel")} | wanted
+            if new["quantity"] < row["taken"]:
+                raise Refused(
+                    "conflict",
+                    f"{row['taken']} units are taken already; `quantity` cannot be less.",
+                    taken=row["taken"],
+                )
+            check_window(allocation_id, new["opens_at"], new["closes_at"])
+            await act.update_allocation(allocation_id, **new)
+        return await self._after(drop_id)
+
+    async def switch(
+        self, drop_id: str, act_name: Literal["pause", "resume", "close"], *, actor: str, reason: str | None = None
+    ) -> Drop:
+        """Pause, resume or close. From the return on it holds: no grant of before commits after it (I14)."""
+        async with self._act(drop_id, actor, f"drop.{act_name}", drop_id, {"reason": reason} if reason else {}) as act:
+            if act.closed and act_name != "close":
+                raise Refused("conflict", f"Drop {drop_id!r} is closed for good; it cannot be paused or resumed.")
+            match act_name:
+                case "pause":
+                    act.paused = True
+                case "resume":
+                    act.paused = False
+                case "close":
+                    act.closed = True
+        return await self._after(drop_id)
+
+    async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
+        """The audit log, newest first."""
+        return await self._ledger.drops.audit(subject, before, limit)
+
+    async def balance(self, drop_id: str) -> list[AllocationBalance]:
+        """Where every unit is, in gate and ledger.
+
+        Two stores cannot be read at one instant: the ledger is read between two readings of the gate, again until
+        both agree and the epochs do; after `BALANCE_TRIES_MAX` tries in a rush the last reading stands as it is.
+        """
+        drop = await self._catalog.reload(drop_id)
+        if drop is None:
+            raise unknown_drop(drop_id)
+        balance: list[AllocationBalance] = []
+        for _ in range(BALANCE_TRIES_MAX):
+            outbox = await self._ledger.reservations.outbox(drop_id, OUTBOX_MAX)
+            probes = [(e.id, e.member) for e in outbox]
+            before = await self._gate.status(drop, drop.epoch, probes)
+            if isinstance(before, Unarmed):
+                await self._arm(drop_id)
+                drop = await self._catalog.reload(drop_id) or drop
+                continue
+            units = await self._ledger.drops.balance(drop_id, list(before.pending))
+            after = await self._gate.status(drop, drop.epoch, probes)
+            balance = [_balance_of(u, before) for u in units]
+            if _still(before, after) and units and units[0].epoch == before.epoch and all(b.balanced for b in balance):
+                break
+        if not balance:
+            raise Unavailable("The gate is being rebuilt; ask again in a moment.")
+        return balance
+
+    async def _check_snapshot(self, allocation: Allocation) -> None:
+        if isinstance(allocation.access, Points):
+            found = await self._ledger.points.snapshot(allocation.access.snapshot)
+            if found is None:
+                raise Refused(
+                    "invalid_request",
+                    f"There is no points snapshot {allocation.access.snapshot!r}; import it first.",
+                )
+
+    @asynccontextmanager
+    async def _act(self, drop_id: str, actor: str, action: str, subject: str, detail: object) -> AsyncIterator[Act]:
+        async with self._ledger.drops.act(drop_id, actor=actor, action=action, subject=subject, detail=detail) as act:
+            if act is None:
+                raise unknown_drop(drop_id)
+            yield act
+        log.info("ops.act", actor=actor, action=action, subject=subject)
+
+    async def _after(self, drop_id: str) -> Drop:
+        """The act is committed. Rebuild the gate now, so that the next shopper need not wait for it."""
+        try:
+            async with asyncio.timeout(REARM_WAIT_S):
+                await self._arm(drop_id)
+        except (Unavailable, TimeoutError):
+            log.warning("gate.rebuild_postponed", drop=drop_id)
+        drop = await self._catalog.reload(drop_id)
+        if drop is None:
+            raise unknown_drop(drop_id)
+        return drop
+
+
+def _still(before: Status, after: Status | Unarmed) -> bool:
+    """Whether nothing moved between two readings of the gate."""
+    return not isinstance(after, Unarmed) and (before.epoch, before.available, before.pending, before.found) == (
+        after.epoch,
+        after.available,
+        after.pending,
+        after.found,
+    )
+
+
+def _balance_of(units: Units, gate: Status) -> AllocationBalance:
+    in_flight = {i: e for i, e in gate.pending.items() if i not in units.live} | gate.found
+    return AllocationBalance(
+        id=units.allocation,
+        quantity=units.quantity,
+        available=gate.available.get(units.allocation, -1),
+        pending=sum(quantity for allocation, quantity in in_flight.values() if allocation == units.allocation),
+        held=units.held,
+        confirmed=units.confirmed,
+    )

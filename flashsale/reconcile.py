@@ -1,0 +1,233 @@
+"""Repairs: rebuilds the gate, expires holds, returns units, voids grants that nobody committed.
+
+Who is authoritative when. The ledger always is. The gate is a cache of it that may decide, for as long as
+it is the gate of the ledger's present epoch, on the very server where it was armed: every script compares
+the server's replication id, which changes at a restart and at a failover, and every commit carries the
+epoch under which it was granted and is refused when the ledger has moved on. So a gate that was emptied,
+came back old, or lives on a primary that was replaced can refuse somebody wrongly for a moment, but can
+sell nothing.
+
+A rebuild therefore bumps the epoch *first*, in a transaction of its own: from then on, nothing granted by
+the old gate can be committed, and what is read afterwards is all there is. The live reservations and the
+configuration are read in one snapshot, collected in a staging key, counted, and swapped into place by one
+script. Grants pending in the old gate are forgotten with it; their commits are stale.
+
+What else a crash can leave behind, and who mends it:
+
+- a grant that was never committed (its process died): the janitor writes a tombstone under its id, so
+  that a commit still on its way inserts nothing, and only then gives the unit back;
+- a reservation that ended while the gate could not be told: the outbox tells it again, and is done only
+  when the gate that heard it is the gate of the ledger's present epoch;
+- a hold whose shopper never came back: expired by the ledger's clock.
+
+Each act may be done twice, or by several processes at once, without harm.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import msgspec
+import structlog
+
+from flashsale import metrics
+from flashsale.catalog import Catalog
+from flashsale.domain import LIVE, Drop, Points
+from flashsale.errors import Unavailable
+from flashsale.gate import Gate, Unarmed
+from flashsale.ledger import Ended, Ledger
+
+PENDING_MAX_MS: Final = 3_000
+BATCH_MAX: Final = 1_000
+TICK_S: Final = 0.5
+LEASE_POLL_S: Final = 0.02
+LEASE_WAIT_S: Final = 5.0
+REBUILD_TRIES_MAX: Final = 3
+
+log = structlog.get_logger()
+
+
+class Report(msgspec.Struct):
+    """What one round did."""
+
+    rebuilt: list[str] = []
+    expired: int = 0
+    returned: int = 0
+    voided: int = 0
+    settled: int = 0
+    failed: list[str] = []
+
+
+class Arming:
+    """Rebuilds gates from the ledger, one at a time per drop and process."""
+
+    def __init__(self, *, gate: Gate, ledger: Ledger, catalog: Catalog, ttl_after_close_s: int) -> None:
+        self._gate = gate
+        self._ledger = ledger
+        self._catalog = catalog
+        self._ttl_after_close_s = ttl_after_close_s
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
+
+    async def arm(self, drop_id: str, force: bool = False) -> bool:  # noqa: FBT001, FBT002 -- one switch, said at each call
+        """Make the gate of a drop one of the ledger's present epoch. Returns whether this call rebuilt it.
+
+        Unless `force` says that the gate is wrong, one that is armed is left alone. Callers at the same time share
+        one rebuild.
+        """
+        task = self._under_way.get(drop_id)
+        if task is None:
+            task = self._under_way[drop_id] = asyncio.create_task(self._arm(drop_id, force=force))
+            task.add_done_callback(lambda _: self._under_way.pop(drop_id, None))
+        return await asyncio.shield(task)
+
+    async def _arm(self, drop_id: str, *, force: bool) -> bool:
+        deadline = time.monotonic() + LEASE_WAIT_S
+        while True:
+            drop = await self._catalog.reload(drop_id)
+            if drop is None or (not force and await self._armed(drop)):
+                return False
+            if await self._gate.take_lease(drop_id):
+                break
+            if time.monotonic() > deadline:
+                break  # the lease only spares work: whoever holds it has had its time
+            await asyncio.sleep(LEASE_POLL_S)
+        try:
+            return await self._rebuild(drop)
+        finally:
+            await self._gate.drop_lease(drop_id)
+
+    async def _armed(self, drop: Drop) -> bool:
+        status = await self._gate.status(drop, drop.epoch)
+        return not isinstance(status, Unarmed) and status.epoch == drop.epoch
+
+    async def _rebuild(self, drop: Drop) -> bool:
+        began = time.monotonic()
+        for _ in range(REBUILD_TRIES_MAX):
+            await self._bring_eligible(drop)
+            epoch = await self._ledger.drops.bump(drop.id)
+            if epoch is None:
+                return False
+            self._catalog.raise_epoch(drop.id, epoch)
+            result = await self._copy(drop.id, epoch)
+            metrics.rebuilds.labels(drop.id, result).inc()
+            log.info("gate.rebuild", drop=drop.id, epoch=epoch, result=result, seconds=time.monotonic() - began)
+            if result != "lost":
+                await self._catalog.reload(drop.id)
+                return result == "ok"
+        raise Unavailable("The gate was lost again while it was being rebuilt; repeat the same request.")
+
+    async def _copy(self, drop_id: str, epoch: int) -> str:
+        async with self._ledger.drops.read_for_arming(drop_id, epoch) as found:
+            if found is None:
+                return "superseded"
+            state, parts = found
+            if await self._gate.arm_begin(drop_id, epoch) != "ok":
+                return "superseded"
+            members = 0
+            async for part in parts:
+                if not await self._gate.arm_chunk(drop_id, epoch, part):
+                    return "lost"
+                members += len(part) // 2
+            return await self._gate.arm_finish(state.drop, members, state.free, ttl_ms=self._ttl_ms(state.drop))
+
+    async def _bring_eligible(self, drop: Drop) -> None:
+        """Copy the eligible sets that the drop's rules name and the gate does not have."""
+        for rule in {a.access for a in drop.allocations if isinstance(a.access, Points)}:
+            if await self._gate.has_eligible(drop.id, rule):
+                continue
+            info = await self._ledger.points.build_eligible(rule.snapshot, rule.at_least)
+            assert info is not None, f"snapshot {rule.snapshot} was there when the rule was set up, and never goes"
+            staging = await self._gate.eligible_begin(drop.id)
+            async for part in self._ledger.points.eligible_parts(rule.snapshot, rule.at_least):
+                if not await self._gate.eligible_chunk(staging, part):
+                    break
+            await self._gate.eligible_finish(
+                drop.id, rule, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop)
+            )  # when it was lost half-way, arm_finish notices, and the rebuild is tried again
+
+    def _ttl_ms(self, drop: Drop) -> int:
+        left_s = max(0.0, drop.ends_at.timestamp() - time.time())
+        return int((left_s + self._ttl_after_close_s) * 1000)
+
+
+class Reconciler:
+    """Compares gate with ledger, round after round."""
+
+    def __init__(self, *, gate: Gate, ledger: Ledger, catalog: Catalog, arming: Arming) -> None:
+        self._gate = gate
+        self._ledger = ledger
+        self._catalog = catalog
+        self._arming = arming
+
+    async def run(self, *, beat: Callable[[], None] = lambda: None) -> None:
+        """Round after round, until cancelled."""
+        while True:
+            report = await self.run_once()
+            if report.failed:
+                log.warning("reconcile.failed", steps=report.failed)
+            beat()
+            await asyncio.sleep(TICK_S)
+
+    async def run_once(self) -> Report:
+        """One round over all drops; a store that is away fails its step, and no other."""
+        report = Report()
+        try:
+            epochs = await self._ledger.drops.epochs()
+            expired = await self._ledger.reservations.expire(BATCH_MAX)
+        except Unavailable as fault:
+            report.failed.append(f"ledger: {fault.detail}")
+            return report
+        report.expired = len(expired)
+        metrics.repaired.labels("expired").inc(len(expired))
+        for found in epochs:
+            if found.over and await self._settled_down(found.drop):
+                continue
+            for step in (self._rearm, self._return_units, self._void_orphans):
+                await self._guarded(step, found.drop, report)
+        return report
+
+    async def _settled_down(self, drop_id: str) -> bool:
+        return not await self._ledger.reservations.outbox(drop_id, 1)
+
+    @staticmethod
+    async def _guarded(step: Callable[[str, Report], Awaitable[None]], drop_id: str, report: Report) -> None:
+        try:
+            await step(drop_id, report)
+        except Unavailable as fault:
+            report.failed.append(f"{step.__name__.strip('_')} {drop_id}: {fault.detail}")
+
+    async def _rearm(self, drop_id: str, report: Report) -> None:
+        if await self._arming.arm(drop_id):
+            report.rebuilt.append(drop_id)
+
+    async def _return_units(self, drop_id: str, report: Report) -> None:
+        """The outbox: ended, and the gate may not know."""
+        ended = await self._ledger.reservations.outbox(drop_id, BATCH_MAX)
+        if not ended:
+            return
+        epoch = await self._gate.release(drop_id, _pairs(ended))
+        if not isinstance(epoch, Unarmed):
+            done = await self._ledger.reservations.mark_released(drop_id, [e.id for e in ended], epoch)
+            report.returned += done
+            metrics.repaired.labels("returned").inc(done)
+
+    async def _void_orphans(self, drop_id: str, report: Report) -> None:
+        """The janitor: grants that have been pending for too long."""
+        grants = await self._gate.pending(drop_id, older_than_ms=PENDING_MAX_MS, limit=BATCH_MAX)
+        if isinstance(grants, Unarmed) or not grants:
+            return
+        standing = await self._ledger.reservations.void(drop_id, grants)
+        live = [(i, m) for i, m, state in standing if state in LIVE]
+        dead = [(i, m) for i, m, state in standing if state not in LIVE]
+        if live:
+            await self._gate.settle(drop_id, live)
+        if dead:
+            await self._gate.release(drop_id, dead)
+        report.settled += len(live)
+        report.voided += len(dead)
+        metrics.repaired.labels("voided").inc(len(dead))
+
+
+def _pairs(ended: Iterable[Ended]) -> list[tuple[str, int]]:
+    return [(e.id, e.member) for e in ended]

@@ -1,0 +1,207 @@
+"""Reserve and cancel: the whole flow.
+
+A claim goes to the gate; a grant goes to the ledger; only what the ledger has committed is answered
+with yes. Every branch below is a step of the protocol; what breaks without it was found by its model.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from flashsale import metrics
+from flashsale.catalog import Catalog
+from flashsale.combining import Lane
+from flashsale.domain import LIVE, Claim, Grant, Refusal, Reservation, State, Verdict
+from flashsale.errors import LedgerUnavailable, Unavailable
+from flashsale.gate import UNARMED, Gate, Unarmed
+from flashsale.ledger import Commit, Committed, Existing, ReservationStore, SecondLock, Stale
+
+ATTEMPTS_MAX: Final = 5
+COMMIT_TRIES_MAX: Final = 3
+COMMIT_RETRY_S: Final = 0.05
+SETTLED_PER_CALL_MAX: Final = 1_000
+
+
+class Held(msgspec.Struct, frozen=True):
+    """The grant is a reservation since just now: 201."""
+
+    grant: Grant
+    expires_at: datetime
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The same one again: 200."""
+
+    reservation: Reservation
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Sizes of batches and queues, per drop and process."""
+
+    gate_batch_max: int = 256
+    gate_queue_max: int = 20_000
+    ledger_batch_max: int = 512
+    ledger_queue_max: int = 20_000
+
+
+class _Lanes:
+    """One drop's way through this process: claims to the gate, grants to the ledger, settled grants riding along."""
+
+    def __init__(
+        self,
+        decide: Callable[[list[Claim]], Awaitable[list[Grant | Refusal | Unarmed]]],
+        commit: Callable[[list[Grant]], Awaitable[list[Commit]]],
+        limits: Limits,
+    ) -> None:
+        self.gate: Lane[Claim, Grant | Refusal | Unarmed] = Lane(
+            decide,
+            batch_max=limits.gate_batch_max,
+            queue_max=limits.gate_queue_max,
+            observe=metrics.gate_batch.observe,
+        )
+        self.ledger: Lane[Grant, Commit] = Lane(
+            commit,
+            batch_max=limits.ledger_batch_max,
+            queue_max=limits.ledger_queue_max,
+            observe=metrics.ledger_batch.observe,
+        )
+        self.settled: list[Grant] = []
+
+
+class Reservations:
+    """The flow of all drops in this process.
+
+    `arm(drop, force)` rebuilds a drop's gate when it is not armed, or in any case with `force`; `on_decided(drop,
+    results)` and `on_committed(drop, grants)` hear of every batch (metrics, logs).
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        ledger: ReservationStore,
+        catalog: Catalog,
+        arm: Callable[[str, bool], Awaitable[None]],
+        limits: Limits | None = None,
+        on_decided: Callable[[str, list[Grant | Refusal]], None] = lambda _drop, _results: None,
+        on_committed: Callable[[str, list[Grant]], None] = lambda _drop, _grants: None,
+    ) -> None:
+        self._gate = gate
+        self._ledger = ledger
+        self._catalog = catalog
+        self._arm = arm
+        self._limits = limits or Limits()
+        self._on_decided = on_decided
+        self._on_committed = on_committed
+        self._lanes: dict[str, _Lanes] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def reserve(self, drop_id: str, claim: Claim) -> Held | Known | Refusal:
+        """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
+        lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
+        for _ in range(ATTEMPTS_MAX):
+            grant = await lanes.gate.submit(claim)
+            if isinstance(grant, Refusal):
+                return grant
+            if isinstance(grant, Unarmed):
+                await self._arm(drop_id, False)  # noqa: FBT003 -- not forced: whoever was first rebuilds for all
+                continue
+            answer = await self._answer(drop_id, claim, grant, await lanes.ledger.submit(grant), lanes)
+            if answer is not None:
+                return answer
+        raise Unavailable("The sale is being put in order; repeat the same request.")
+
+    async def _answer(
+        self, drop_id: str, claim: Claim, grant: Grant, outcome: Commit, lanes: _Lanes
+    ) -> Held | Known | Refusal | None:
+        """What the shopper hears of a commit's outcome; None: ask the gate again, under a new id."""
+        match outcome:
+            case Committed(expires_at=expires_at):
+                lanes.settled.append(grant)
+                return Held(grant, expires_at)
+            case Existing(reservation=found):
+                if found.state in LIVE and found.id == grant.id:
+                    if grant.pending:
+                        lanes.settled.append(grant)
+                else:  # our grant was never committed, or has ended since: the gate must have its unit back
+                    await self._gate.release(drop_id, [(grant.id, grant.member)])
+                same_key = claim.key is not None and found.key == claim.key
+                if found.state is State.VOID or not (found.state in LIVE or same_key):
+                    return None
+                if same_key and found.payload != claim.payload:
+                    return Refusal(Verdict.IDEMPOTENCY_MISMATCH)
+                return Known(found)
+            case Stale(epoch=epoch, paused=paused):
+                self._catalog.raise_epoch(drop_id, epoch)
+                return Refusal(Verdict.PAUSED) if paused else None
+            case SecondLock(verdict=verdict):  # a wrong gate: rebuild it, and let it decide again
+                metrics.second_lock.labels(drop_id, verdict.value).inc()
+                await self._gate.release(drop_id, [(grant.id, grant.member)])
+                await self._arm(drop_id, True)  # noqa: FBT003 -- forced: it is armed, and wrong
+                return None
+
+    async def cancel(self, reservation: Reservation) -> Reservation | None:
+        """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
+        ended = await self._ledger.cancel(reservation.drop, reservation.id)
+        if ended is not None:
+            self._later(self._return_unit(ended))
+        return ended
+
+    async def _return_unit(self, ended: Reservation) -> None:
+        try:
+            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)])
+            if not isinstance(epoch, Unarmed):
+                await self._ledger.mark_released(ended.drop, [ended.id], epoch)
+        except Unavailable:
+            pass  # reconcile's outbox returns it within seconds
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _open_lanes(self, drop_id: str) -> _Lanes:
+        async def decide(claims: list[Claim]) -> list[Grant | Refusal | Unarmed]:
+            drop = self._catalog.known(drop_id)
+            assert drop is not None, drop_id
+            settled, lanes.settled[:] = lanes.settled[:SETTLED_PER_CALL_MAX], lanes.settled[SETTLED_PER_CALL_MAX:]
+            with metrics.gate_seconds.time():
+                decided = await self._gate.decide(drop, self._catalog.min_epoch(drop_id), claims, settled)
+            if isinstance(decided, Unarmed):
+                return [UNARMED] * len(claims)
+            self._on_decided(drop_id, decided.results)
+            return list(decided.results)
+
+        async def commit(grants: list[Grant]) -> list[Commit]:
+            outcomes = await self._commit(drop_id, grants)
+            self._on_committed(drop_id, [g for g, o in zip(grants, outcomes, strict=True) if isinstance(o, Committed)])
+            return outcomes
+
+        lanes = self._lanes[drop_id] = _Lanes(decide, commit, self._limits)
+        return lanes
+
+    async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
+        """Commit; when the outcome is unknown, the same call with the same ids, which waits for the first one."""
+        for attempt in range(1, COMMIT_TRIES_MAX + 1):
+            try:
+                with metrics.ledger_seconds.time():
+                    return await self._ledger.commit(drop_id, grants)
+            except LedgerUnavailable:
+                if attempt == COMMIT_TRIES_MAX:
+                    raise
+                await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 -- jitter
+        raise AssertionError("unreachable")
+
+    def waiting(self) -> tuple[int, int]:
+        """How many requests wait for the gate, and how many for the ledger."""
+        lanes = self._lanes.values()
+        return sum(lane.gate.depth for lane in lanes), sum(lane.ledger.depth for lane in lanes)
+
+    async def drain(self) -> None:
+        """Return when what runs in the background is done."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)

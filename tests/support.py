@@ -1,0 +1,129 @@
+"""What tests build their world of: a process's parts, drops, allocations, presses of the button."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from flashsale import embedded
+from flashsale.catalog import Catalog
+from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money
+from flashsale.drops import Operations
+from flashsale.gate import Gate, connect
+from flashsale.ids import new_ids
+from flashsale.ledger import Ledger
+from flashsale.reconcile import Arming, Reconciler
+from flashsale.reservations import Limits, Reservations
+
+TIMEOUT_S = 10.0
+POLL_S = 0.02
+_numbers = itertools.count(1)
+
+NewDrop = Callable[..., Awaitable[Drop]]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, deadline_s: float = 30.0) -> None:
+    """Return when the condition holds; fail, naming it, when it does not come true in time."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            while not await condition():
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise AssertionError(f"still not so after {deadline_s:g} s: {what}") from None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """What one process of the product holds: two of them over the same servers are two processes."""
+
+    gate: Gate
+    ledger: Ledger
+    catalog: Catalog
+    arming: Arming
+    reservations: Reservations
+    operations: Operations
+    reconciler: Reconciler
+
+    async def aclose(self) -> None:
+        """Close its stores."""
+        await self.reservations.drain()
+        await self.gate.aclose()
+        await self.ledger.aclose()
+
+
+async def make_node(
+    urls: embedded.Servers, *, redis_url: str | None = None, limits: Limits | None = None, wrap_gate: type[Gate] = Gate
+) -> Node:
+    """Put a process's parts together as `flashsale.web.app` does."""
+    gate = wrap_gate(connect(redis_url or urls.redis_url, timeout_s=TIMEOUT_S), timeout_s=TIMEOUT_S, new_ids=new_ids)
+    ledger = await Ledger.connect(urls.database_url, pool_max=6, timeout_s=TIMEOUT_S)
+    catalog = Catalog(ledger.drops)
+    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=3600)
+
+    async def arm(drop_id: str, force: bool) -> None:
+        await arming.arm(drop_id, force)
+
+    return Node(
+        gate=gate,
+        ledger=ledger,
+        catalog=catalog,
+        arming=arming,
+        reservations=Reservations(gate=gate, ledger=ledger.reservations, catalog=catalog, arm=arm, limits=limits),
+        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
+        reconciler=Reconciler(gate=gate, ledger=ledger, catalog=catalog, arming=arming),
+    )
+
+
+def unique(prefix: str) -> str:
+    """An id that no other test uses."""
+    return f"{prefix}-{next(_numbers)}"
+
+
+def allocation(
+    name: str = "a",
+    quantity: int = 10,
+    *,
+    access: Access | None = None,
+    opens_in_s: float = -60,
+    closes_in_s: float = 3600,
+) -> Allocation:
+    """An allocation that is open since a minute, to everyone, unless said otherwise."""
+    now = datetime.now(UTC)
+    return Allocation(
+        id=name,
+        quantity=quantity,
+        opens_at=now + timedelta(seconds=opens_in_s),
+        closes_at=now + timedelta(seconds=closes_in_s),
+        access=access or Everyone(),
+    )
+
+
+def claim(
+    member: int,
+    name: str | None = None,
+    *,
+    key: str | None = None,
+    quantity: int = 1,
+    tier: int = 0,
+    fcode: bool = False,
+) -> Claim:
+    """One press of the button."""
+    return Claim(member, name, quantity, key, tier, fcode)
+
+
+def make_drop(*allocations: Allocation, per_member: int = 1, hold_seconds: int = 900) -> Drop:
+    """A drop with an id of its own, not yet set up."""
+    return Drop(
+        id=unique("drop"),
+        title="Engineering edition",
+        price=Money(169_900, "CNY"),
+        list_price=Money(199_900, "CNY"),
+        per_member=per_member,
+        hold_seconds=hold_seconds,
+        epoch=0,
+        paused=False,
+        closed=False,
+        allocations=allocations or (allocation(),),
+        created_at=datetime.now(UTC),
+    )

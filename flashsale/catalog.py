@@ -71,8 +71,6 @@ class Catalog:
         for found in await self._store.epochs():
             self.raise_epoch(found.drop, found.epoch)
             known = self._drops.get(found.drop)
-            if known is None and found.over:
-                continue
             if known is None or known.epoch != found.epoch:
                 await self.reload(found.drop)
                 changed.append(found.drop)

@@ -38,6 +38,7 @@ class Lane(Generic[Item, Result]):
         self._observe = observe
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def depth(self) -> int:
@@ -53,7 +54,10 @@ class Lane(Generic[Item, Result]):
         """Queue `item`; the future gets its result. A caller may drop the future: no other item notices."""
         if len(self._waiting) >= self._queue_max:
             raise Overloaded("Too many requests are waiting; try again in a moment.")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None:  # kept, because get_running_loop() asks the system for the process id each time
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())

@@ -92,7 +92,7 @@ class Operations:
             raise Refused("invalid_request", "`price` and `list_price` must be in the same currency.")
         for allocation in drop.allocations:
             check_window(allocation.id, allocation.opens_at, allocation.closes_at)
-            await self._check_snapshot(allocation)
+            await self._prepare_eligible(allocation)
         if not await self._ledger.drops.create(drop, actor=actor, detail=detail):
             raise Refused("conflict", f"The id {drop.id!r} is taken by another drop; choose another one.")
         log.info("ops.act", actor=actor, action="drop.create", subject=drop.id)
@@ -107,7 +107,7 @@ class Operations:
     async def add_allocation(self, drop_id: str, allocation: Allocation, *, actor: str) -> Drop:
         """One more allocation, also while the drop runs."""
         check_window(allocation.id, allocation.opens_at, allocation.closes_at)
-        await self._check_snapshot(allocation)
+        await self._prepare_eligible(allocation)
         subject = f"{drop_id}/{allocation.id}"
         async with self._act(drop_id, actor, "allocation.create", subject, allocation) as act:
             if not await act.add_allocation(allocation):
@@ -188,14 +188,12 @@ class Operations:
             raise Unavailable("The gate is being rebuilt; ask again in a moment.")
         return balance
 
-    async def _check_snapshot(self, allocation: Allocation) -> None:
+    async def _prepare_eligible(self, allocation: Allocation) -> None:
+        """Compute who is eligible before the allocation exists: what is set up is ready."""
         if isinstance(allocation.access, Points):
-            found = await self._ledger.points.snapshot(allocation.access.snapshot)
-            if found is None:
-                raise Refused(
-                    "invalid_request",
-                    f"There is no points snapshot {allocation.access.snapshot!r}; import it first.",
-                )
+            rule = allocation.access
+            if await self._ledger.points.build_eligible(rule.snapshot, rule.at_least) is None:
+                raise Refused("invalid_request", f"There is no points snapshot {rule.snapshot!r}; import it first.")
 
     @asynccontextmanager
     async def _act(self, drop_id: str, actor: str, action: str, subject: str, detail: object) -> AsyncIterator[Act]:

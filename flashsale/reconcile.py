@@ -78,8 +78,13 @@ class Arming:
         task = self._under_way.get(drop_id)
         if task is None:
             task = self._under_way[drop_id] = asyncio.create_task(self._arm(drop_id, force=force))
-            task.add_done_callback(lambda _: self._under_way.pop(drop_id, None))
+            task.add_done_callback(lambda done: self._forget(drop_id, done))
         return await asyncio.shield(task)
+
+    def _forget(self, drop_id: str, done: asyncio.Task[bool]) -> None:
+        self._under_way.pop(drop_id, None)
+        if not done.cancelled():
+            done.exception()  # seen, also when everybody who waited for it has gone
 
     async def _arm(self, drop_id: str, *, force: bool) -> bool:
         deadline = time.monotonic() + LEASE_WAIT_S
@@ -181,14 +186,9 @@ class Reconciler:
         report.expired = len(expired)
         metrics.repaired.labels("expired").inc(len(expired))
         for found in epochs:
-            if found.over and await self._settled_down(found.drop):
-                continue
             for step in (self._rearm, self._return_units, self._void_orphans):
                 await self._guarded(step, found.drop, report)
         return report
-
-    async def _settled_down(self, drop_id: str) -> bool:
-        return not await self._ledger.reservations.outbox(drop_id, 1)
 
     @staticmethod
     async def _guarded(step: Callable[[str, Report], Awaitable[None]], drop_id: str, report: Report) -> None:

@@ -24,6 +24,7 @@ ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
 COMMIT_RETRY_S: Final = 0.05
 SETTLED_PER_CALL_MAX: Final = 1_000
+ARM_WAIT_S: Final = 5.0
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -108,12 +109,20 @@ class Reservations:
             if isinstance(grant, Refusal):
                 return grant
             if isinstance(grant, Unarmed):
-                await self._arm(drop_id, False)  # noqa: FBT003 -- not forced: whoever was first rebuilds for all
+                await self._rebuilt(drop_id)
                 continue
             answer = await self._answer(drop_id, claim, grant, await lanes.ledger.submit(grant), lanes)
             if answer is not None:
                 return answer
         raise Unavailable("The sale is being put in order; repeat the same request.")
+
+    async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:
+        """Return when the gate has been rebuilt; a rebuild that takes long goes on without this request."""
+        try:
+            async with asyncio.timeout(ARM_WAIT_S):
+                await self._arm(drop_id, force)
+        except TimeoutError:
+            raise Unavailable("The sale is being put in order; repeat the same request.") from None
 
     async def _answer(
         self, drop_id: str, claim: Claim, grant: Grant, outcome: Commit, lanes: _Lanes
@@ -141,7 +150,7 @@ class Reservations:
             case SecondLock(verdict=verdict):  # a wrong gate: rebuild it, and let it decide again
                 metrics.second_lock.labels(drop_id, verdict.value).inc()
                 await self._gate.release(drop_id, [(grant.id, grant.member)])
-                await self._arm(drop_id, True)  # noqa: FBT003 -- forced: it is armed, and wrong
+                await self._rebuilt(drop_id, force=True)
                 return None
 
     async def cancel(self, reservation: Reservation) -> Reservation | None:

@@ -11,13 +11,12 @@ from enum import Enum
 from typing import Final, Literal
 
 import msgspec
-from redis.exceptions import RedisError
 
 from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
 from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
 from flashsale.gate.client import Client, connect
-from flashsale.gate.scripts import NAMES, Script
+from flashsale.gate.scripts import NAMES, PASSING, Script
 
 __all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
 
@@ -100,7 +99,7 @@ class Gate:
                 return await self._client.execute_command(*args)
         except TimeoutError:
             raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s.") from None
-        except (RedisError, OSError) as error:
+        except PASSING as error:
             raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}).") from error
 
     async def decide(

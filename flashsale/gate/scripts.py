@@ -5,10 +5,13 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from flashsale.errors import GateUnavailable
 from flashsale.gate.client import Client
+
+PASSING: Final = (RedisError, RedisClusterException, OSError)
+"""What Redis, its client or the way to it can do wrong (the client's cluster faults are a tree of their own)."""
 
 
 class Script:
@@ -32,7 +35,7 @@ class Script:
                     return await client.execute_command("EVAL", self.source, len(keys), *keys, *args)
         except TimeoutError:
             raise GateUnavailable(f"Redis did not answer within {timeout_s:g} s; repeat the same request.") from None
-        except (RedisError, OSError) as error:
+        except PASSING as error:
             raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}); repeat the same request.") from error
 
 

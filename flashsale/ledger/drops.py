@@ -16,13 +16,10 @@ ENTRIES_PER_PART: Final = 2_000
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """What every process polls of a drop each second. `over`: its last window closed an hour ago."""
+    """What every process polls of a drop each second."""
 
     drop: str
     epoch: int
-    paused: bool
-    closed: bool
-    over: bool
 
 
 class AuditLine(msgspec.Struct, frozen=True):
@@ -113,10 +110,10 @@ class DropStore:
             return [drop_of(row) for row in await self._pool.fetch(sql("drop_list"), None, after, limit)]
 
     async def epochs(self) -> list[Epoch]:
-        """The epoch of every drop."""
+        """The epochs of the drops that need looking after: those that run, will run, or owe the gate a unit."""
         async with passing_faults():
             rows = await self._pool.fetch(sql("drop_epochs"))
-        return [Epoch(r["id"], r["epoch"], r["paused"], r["closed"], bool(r["over"])) for r in rows]
+        return [Epoch(r["id"], r["epoch"]) for r in rows]
 
     async def create(self, drop: Drop, *, actor: str, detail: object) -> bool:
         """A new drop with its allocations; False when the id is taken."""

@@ -1,4 +1,4 @@
--- The epoch of every drop, and whether its last window closed more than an hour ago.
-SELECT d.id, d.epoch, d.paused, d.closed,
-    (SELECT max(a.closes_at) FROM allocations a WHERE a.drop_id = d.id) < clock_timestamp() - interval '1 hour' AS over
-FROM drops d
+-- The epochs of the drops that need looking after: not over for an hour yet, or with units that must go back.
+SELECT d.id, d.epoch FROM drops d
+WHERE EXISTS (SELECT 1 FROM allocations a WHERE a.drop_id = d.id AND a.closes_at > clock_timestamp() - interval '1 hour')
+    OR EXISTS (SELECT 1 FROM reservations r WHERE r.drop_id = d.id AND NOT r.gate_released)

@@ -1,0 +1,1 @@
+"""The HTTP side: the only room that speaks aiohttp's server."""

@@ -1,0 +1,168 @@
+"""Composition root of a web process: settings in, a runner out that serves the contract."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from aiohttp import ClientSession, web
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server
+
+from flashsale import log, metrics
+from flashsale.catalog import Catalog
+from flashsale.drops import Operations
+from flashsale.errors import SetupError, Unavailable
+from flashsale.gate import Gate, connect
+from flashsale.ids import new_ids
+from flashsale.ledger import Ledger
+from flashsale.reconcile import Arming
+from flashsale.reservations import Limits, Reservations
+from flashsale.settings import Settings, load
+from flashsale.web import api, hot, ops, probes, problems
+from flashsale.web.auth import Authenticator
+from flashsale.web.board import Board
+from flashsale.web.context import Context
+from flashsale.web.jwks import Jwks, fetch_with
+from flashsale.web.openapi import openapi_call
+from flashsale.web.routing import CONTEXT, register
+
+TICK_S: Final = 1.0
+KEEPALIVE_S: Final = 75.0
+
+_log = structlog.get_logger()
+
+CALLS: Final = (*api.CALLS, *ops.CALLS, *probes.CALLS)
+
+
+class Runner(web.AppRunner):
+    """Serves the application, but takes the button's presses before routing and middleware."""
+
+    def __init__(self, app: web.Application, context: Context) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=context.settings.shutdown_timeout_s,
+        )
+        self._context = context
+
+    async def _make_server(self) -> Server:
+        server = await super()._make_server()
+        routed, context = server.request_handler, self._context
+
+        async def dispatch(request: BaseRequest) -> web.StreamResponse:
+            if request.method == "POST":
+                drop_id = hot.drop_of_path(request.raw_path)
+                if drop_id is not None:
+                    return await hot.reserve(request, context, drop_id)
+            return await routed(request)
+
+        server.request_handler = dispatch
+        return server
+
+
+async def _tick(context: Context, tally: log.Tally) -> None:
+    """Each second: notice new epochs, hand counts to the metrics. A ledger that is away is asked again."""
+    while True:
+        tally.flush()
+        for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
+            metrics.waiting.labels(lane).set(waiting)
+        with contextlib.suppress(Unavailable):
+            await context.catalog.refresh()
+        await asyncio.sleep(TICK_S)
+
+
+async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
+    """Open the stores and put the parts together."""
+    if settings.redis_url is None or settings.database_url is None:
+        raise SetupError(
+            "FLASHSALE_REDIS_URL and FLASHSALE_DATABASE_URL are not set; `flashsale up` starts servers of its own."
+        )
+    auth = Authenticator(secret=settings.jwt_secret, jwks=jwks, now=time.time)
+    gate = Gate(
+        connect(settings.redis_url, timeout_s=settings.gate_timeout_s),
+        timeout_s=settings.gate_timeout_s,
+        new_ids=new_ids,
+    )
+    ledger = await Ledger.connect(
+        settings.database_url, pool_max=settings.ledger_pool_max, timeout_s=settings.ledger_timeout_s
+    )
+    catalog = Catalog(ledger.drops)
+    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=settings.gate_ttl_after_close_s)
+
+    async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
+        await arming.arm(drop_id, force)
+
+    reservations = Reservations(
+        gate=gate,
+        ledger=ledger.reservations,
+        catalog=catalog,
+        arm=arm,
+        limits=Limits(
+            settings.gate_batch_max, settings.gate_queue_max, settings.ledger_batch_max, settings.ledger_queue_max
+        ),
+        on_decided=tally.decided,
+        on_committed=tally.committed,
+    )
+    return Context(
+        settings=settings,
+        auth=auth,
+        ledger=ledger,
+        gate=gate,
+        catalog=catalog,
+        arming=arming,
+        board=Board(gate),
+        reservations=reservations,
+        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def make_app(context: Context) -> web.Application:
+    """The application with all its calls."""
+    app = web.Application(middlewares=[problems.middleware], client_max_size=context.settings.body_max_bytes)
+    app[CONTEXT] = context
+    register(app, (*CALLS, openapi_call(CALLS)))
+    return app
+
+
+async def make_runner(settings: Settings) -> Runner:
+    """Everything of one web process, ready for `setup()`; it closes its stores at `cleanup()`."""
+    tally = log.Tally(settings.log_format)
+    async with contextlib.AsyncExitStack() as opened:
+        jwks: Jwks | None = None
+        if settings.jwks is not None:
+            session = await opened.enter_async_context(ClientSession())
+            jwks = await Jwks.load(settings.jwks, fetch_with(session), now=time.monotonic)
+        context = await make_context(settings, jwks=jwks, tally=tally)
+        opened.push_async_callback(context.ledger.aclose)
+        opened.push_async_callback(context.gate.aclose)
+        to_close = opened.pop_all()
+
+    async def lifetime(_: web.Application) -> AsyncIterator[None]:
+        work = [asyncio.create_task(_tick(context, tally))]
+        if jwks is not None:
+            work.append(asyncio.create_task(jwks.run()))
+        yield
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        tally.flush()
+        await context.reservations.drain()
+        await to_close.aclose()
+
+    app = make_app(context)
+    app.cleanup_ctx.append(lifetime)
+    return Runner(app, context)
+
+
+async def from_environment() -> Runner:
+    """What gunicorn's worker calls: settings from the environment, logs on standard error."""
+    settings = load(os.environ)
+    log.configure(settings.log_format)
+    return await make_runner(settings)

@@ -1,0 +1,31 @@
+"""What a handler has at hand: the parts of one web process, put together in `app`."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from flashsale.catalog import Catalog
+from flashsale.drops import Operations
+from flashsale.gate import Gate
+from flashsale.ledger import Ledger
+from flashsale.reconcile import Arming
+from flashsale.reservations import Reservations
+from flashsale.settings import Settings
+from flashsale.web.auth import Authenticator
+from flashsale.web.board import Board
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of one web process. `now` is this machine's clock: display only, never a decision."""
+
+    settings: Settings
+    auth: Authenticator
+    ledger: Ledger
+    gate: Gate
+    catalog: Catalog
+    arming: Arming
+    board: Board
+    reservations: Reservations
+    operations: Operations
+    now: Callable[[], datetime]

@@ -1,0 +1,121 @@
+"""The hot path: one press of the button, from the bytes of the request to the bytes of the answer.
+
+It is dispatched before routing and middleware, which cost as much as all that is done here, and does what they
+would do: reads token, key and body, and turns refusals and faults into problem documents.
+"""
+
+import math
+import time
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from flashsale.domain import Claim, Refusal, Reservation, State, Verdict
+from flashsale.errors import Refused, Unauthenticated
+from flashsale.reservations import Held, Known
+from flashsale.web import problems
+from flashsale.web.context import Context
+from flashsale.web.prepared import Prepared, Template
+from flashsale.web.routing import check_id, decode_body, idempotency_key
+from flashsale.web.schemas import ReservationOut, ReserveIn
+
+PREFIX: Final = "/v1/drops/"
+SUFFIX: Final = "/reservations"
+
+_DETAILS: Final = {
+    Verdict.IDEMPOTENCY_MISMATCH: "This Idempotency-Key names another request of yours; take a new key.",
+    Verdict.NOT_FOUND: "This drop has no such allocation; GET /v1/drops/{drop} lists them.",
+    Verdict.CLOSED: "This sale is over.",
+    Verdict.NOT_ELIGIBLE: "You are not entitled to this; GET /v1/me/eligibility?drop=… says why.",
+    Verdict.FCODE_INVALID: "This F-code is not valid here; check it, or buy without one.",
+    Verdict.FCODE_SPENT: "This F-code has been used.",
+    Verdict.MEMBER_LIMIT: "You have as many as one member may buy; GET /v1/me/reservations lists them.",
+    Verdict.SOLD_OUT: "All units are taken. Units of cancelled or expired reservations may come back.",
+    Verdict.PAUSED: "The sale is paused; repeat the same request in a moment.",
+}
+_encode: Final = msgspec.json.Encoder().encode
+_body: Final = msgspec.json.Decoder(ReserveIn)
+_created: Final = Template(201, "application/json")
+_known: Final = Template(200, "application/json")
+
+
+def _refusal(verdict: Verdict) -> Prepared:
+    headers = {"Retry_After": "1"} if verdict is Verdict.PAUSED else {}
+    template = Template(problems.STATUS[verdict.value], problems.CONTENT_TYPE, **headers)
+    return template.answer(problems.document(verdict.value, _DETAILS[verdict]))
+
+
+_REFUSALS: Final = {verdict: _refusal(verdict) for verdict in _DETAILS}
+
+
+@lru_cache(maxsize=256)
+def _not_open(opens_at_ms: int, retry_after_s: int) -> Prepared:
+    opens_at = _rfc3339(opens_at_ms)
+    body = problems.document("not_open", f"This opens at {opens_at}; press again then.", opens_at=opens_at)
+    return Template(403, problems.CONTENT_TYPE, Retry_After=str(retry_after_s)).answer(body)
+
+
+def _rfc3339(ms: int) -> str:
+    seconds, rest = divmod(ms, 1000)
+    fraction = f".{rest:03d}" if rest else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+
+
+def reservation_out(r: Reservation) -> ReservationOut:
+    """A reservation as the contract shows it."""
+    return ReservationOut(r.id, r.drop, r.allocation, r.member, r.quantity, r.state, r.expires_at)
+
+
+def drop_of_path(path: str) -> str | None:
+    """The drop in `/v1/drops/{drop}/reservations`, or None when the path is not exactly that."""
+    if path.startswith(PREFIX) and path.endswith(SUFFIX):
+        drop_id = path[len(PREFIX) : -len(SUFFIX)]
+        if "/" not in drop_id and "%" not in drop_id and "?" not in drop_id:
+            return drop_id
+    return None
+
+
+async def _read(request: BaseRequest, max_bytes: int) -> bytes:
+    """The body: at once when it came together with the headers, as a press of the button does."""
+    content = request.content
+    if not content.is_eof():
+        return await request.read()
+    body = content.read_nowait()
+    if len(body) > max_bytes:
+        raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
+    return body
+
+
+async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.StreamResponse:
+    """`POST /v1/drops/{drop}/reservations`: 201, 200 or a refusal."""
+    try:
+        identity = context.auth.authenticate(request.headers.get("Authorization"))
+        wanted = decode_body(await _read(request, context.settings.body_max_bytes), _body)
+        drop = context.catalog.known(drop_id) or await context.catalog.get(check_id(drop_id))
+        if drop is None:
+            raise Refused("not_found", f"There is no drop {drop_id!r}.")
+        if wanted.quantity > drop.per_member:
+            raise Refused("invalid_request", f"`quantity` is at most {drop.per_member} in this drop (`per_member`).")
+        key = idempotency_key(request)
+        claim = Claim(
+            identity.member, wanted.allocation, wanted.quantity, key, identity.tier, fcode=wanted.fcode is not None
+        )
+        outcome = await context.reservations.reserve(drop_id, claim)
+    except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
+        return problems.answer_to(request, error)
+    match outcome:
+        case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
+            return _not_open(opens_at_ms, max(1, math.ceil(opens_at_ms / 1000 - time.time())))
+        case Refusal(verdict=verdict):
+            return _REFUSALS[verdict]
+        case Held(grant=g, expires_at=expires_at):
+            out = ReservationOut(g.id, drop_id, g.allocation, g.member, g.quantity, State.HELD, expires_at)
+            return _created.answer(_encode(out))
+        case Known(reservation=found):
+            return _known.answer(_encode(reservation_out(found)))
+
+
+__all__ = ["Unauthenticated", "drop_of_path", "reservation_out", "reserve"]

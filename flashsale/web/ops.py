@@ -1,0 +1,338 @@
+"""The operators' calls. Handlers read, call `drops.Operations` or `points`, and answer; decisions are made there."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import partial
+from typing import Final, Literal
+
+import msgspec
+from aiohttp import web
+
+from flashsale.domain import ID_PATTERN, Allocation, Drop, Timestamp
+from flashsale.drops import EARLIEST, LATEST, AllocationChange, unknown_drop
+from flashsale.errors import Refused
+from flashsale.points import import_points
+from flashsale.web import views
+from flashsale.web.auth import Identity
+from flashsale.web.context import Context
+from flashsale.web.routing import (
+    PAGING,
+    Body,
+    Call,
+    Param,
+    answer,
+    page_after,
+    page_limit,
+    path_id,
+    read_body,
+    required_query,
+)
+from flashsale.web.schemas import (
+    AllocationIn,
+    AllocationPatch,
+    AuditList,
+    AuditOut,
+    BalanceItem,
+    BalanceOut,
+    DropIn,
+    DropPatch,
+    OpsDropList,
+    OpsDropOut,
+    SnapshotOut,
+    SwitchIn,
+)
+
+SUBJECT_PATTERN: Final = f"{ID_PATTERN[:-1]}(/{ID_PATTERN[1:-1]})?$"
+AUDIT_CURSOR_PATTERN: Final = "^[1-9][0-9]{0,17}$"
+
+_drop_in: Final = msgspec.json.Decoder(DropIn)
+_drop_patch: Final = msgspec.json.Decoder(DropPatch)
+_allocation_in: Final = msgspec.json.Decoder(AllocationIn)
+_allocation_patch: Final = msgspec.json.Decoder(AllocationPatch)
+_switch_in: Final = msgspec.json.Decoder(SwitchIn)
+
+
+def _actor(caller: Identity) -> str:
+    """Who did it, as the audit log names them."""
+    return f"member:{caller.member}"
+
+
+def _allocation(given: AllocationIn) -> Allocation:
+    return Allocation(
+        id=given.id,
+        quantity=given.quantity,
+        opens_at=given.opens_at,
+        closes_at=given.closes_at,
+        access=given.access,
+        channel=given.channel,
+    )
+
+
+async def _read_patch(request: web.Request, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """The body of a PATCH, which must name something to change."""
+    patch = await read_body(request, decoder)
+    names = patch.__struct_fields__  # type: ignore[attr-defined]
+    if all(getattr(patch, name) is msgspec.UNSET for name in names):
+        raise Refused("invalid_request", f"There is nothing to change in the body; name {_or(names)}.")
+    return patch
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(f"`{name}`" for name in names)
+
+
+async def _drop_out(context: Context, drop: Drop) -> OpsDropOut:
+    taken = await context.ledger.drops.taken([drop.id])
+    return views.ops_drop_out(drop, await context.board.status(drop), context.now(), taken)
+
+
+async def post_points(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
+    """`POST /v1/ops/points`: the file is checked and stored while it arrives; memory stays flat."""
+    imported = await import_points(
+        context.ledger.points,
+        _limited(request, context.settings.points_body_max_bytes),
+        snapshot=required_query(request, "name"),
+        cutoff=_cutoff(required_query(request, "cutoff")),
+        actor=_actor(caller),
+    )
+    return answer(SnapshotOut(imported.snapshot, imported.cutoff, imported.members), 201)
+
+
+async def _limited(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
+    """The body in the pieces in which it arrives. Refused as soon as it is known to be too large."""
+    size = request.content_length or 0
+    if size <= bytes_max:
+        size = 0
+        try:
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > bytes_max:
+                    break
+                yield piece
+        except ConnectionError as error:
+            raise web.RequestPayloadError(str(error)) from None  # no fault of the ledger's connection
+    if size > bytes_max:
+        raise Refused("too_large", f"The file has over {bytes_max} bytes. Nothing was imported; send a smaller file.")
+
+
+def _cutoff(text: str) -> datetime:
+    try:
+        cutoff: datetime = msgspec.convert(text, Timestamp)
+    except msgspec.ValidationError:
+        raise Refused(
+            "invalid_request",
+            "`cutoff` is a time in RFC 3339 with its zone, like 2011-08-16T00:00:00%2B08:00 (a `+` is written `%2B`).",
+        ) from None
+    if not EARLIEST <= cutoff <= LATEST:
+        raise Refused("invalid_request", f"`cutoff` must lie between {EARLIEST.year} and {LATEST.year}; correct it.")
+    return cutoff
+
+
+async def create_drop(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
+    """`POST /v1/ops/drops`."""
+    body = await read_body(request, _drop_in)
+    wanted = Drop(
+        id=body.id,
+        title=body.title,
+        price=body.price,
+        list_price=body.list_price,
+        per_member=body.per_member,
+        hold_seconds=body.hold_seconds,
+        epoch=0,
+        paused=False,
+        closed=False,
+        allocations=tuple(_allocation(a) for a in body.allocations),
+        created_at=context.now(),
+    )
+    drop = await context.operations.create(wanted, actor=_actor(caller), detail=body)
+    return answer(await _drop_out(context, drop), 201, {"Location": f"/v1/ops/drops/{drop.id}"})
+
+
+async def list_drops(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
+    """`GET /v1/ops/drops`."""
+    after, limit = page_after(request, ID_PATTERN), page_limit(request)
+    drops = await context.ledger.drops.page(after, limit + 1)
+    page = drops[:limit]
+    taken = await context.ledger.drops.taken([d.id for d in page])
+    statuses = await context.board.statuses(page)
+    items = [views.ops_drop_out(d, s, context.now(), taken) for d, s in zip(page, statuses, strict=True)]
+    return answer(OpsDropList(tuple(items), page[-1].id if len(drops) > limit else None))
+
+
+async def get_drop(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
+    """`GET /v1/ops/drops/{drop}`."""
+    drop_id = path_id(request, "drop")
+    drop = await context.catalog.reload(drop_id)
+    if drop is None:
+        raise unknown_drop(drop_id)
+    return answer(await _drop_out(context, drop))
+
+
+async def edit_drop(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
+    """`PATCH /v1/ops/drops/{drop}`."""
+    patch = await _read_patch(request, _drop_patch)
+    assert patch.title is not msgspec.UNSET  # it is all that can be patched
+    drop = await context.operations.rename(path_id(request, "drop"), patch.title, actor=_actor(caller))
+    return answer(await _drop_out(context, drop))
+
+
+async def add_allocation(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
+    """`POST /v1/ops/drops/{drop}/allocations`."""
+    allocation = _allocation(await read_body(request, _allocation_in))
+    drop = await context.operations.add_allocation(path_id(request, "drop"), allocation, actor=_actor(caller))
+    return answer(await _drop_out(context, drop), 201)
+
+
+async def edit_allocation(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
+    """`PATCH /v1/ops/drops/{drop}/allocations/{allocation}`."""
+    patch = await _read_patch(request, _allocation_patch)
+    change = AllocationChange(patch.quantity, patch.opens_at, patch.closes_at, patch.channel)
+    drop = await context.operations.change_allocation(
+        path_id(request, "drop"), path_id(request, "allocation"), change, actor=_actor(caller)
+    )
+    return answer(await _drop_out(context, drop))
+
+
+async def _switch(
+    act: Literal["pause", "resume", "close"], request: web.Request, context: Context, caller: Identity
+) -> web.StreamResponse:
+    """`POST /v1/ops/drops/{drop}/pause`, `/resume` and `/close`. The body may say why."""
+    body = await read_body(request, _switch_in)
+    drop = await context.operations.switch(path_id(request, "drop"), act, actor=_actor(caller), reason=body.reason)
+    return answer(await _drop_out(context, drop))
+
+
+async def balance(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
+    """`GET /v1/ops/drops/{drop}/balance`."""
+    drop_id = path_id(request, "drop")
+    units = await context.operations.balance(drop_id)
+    items = tuple(BalanceItem(u.id, u.quantity, u.available, u.pending, u.held, u.confirmed, u.balanced) for u in units)
+    return answer(BalanceOut(drop_id, all(item.balanced for item in items), items))
+
+
+async def audit(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
+    """`GET /v1/ops/audit`: newest first."""
+    subject = request.query.get("subject")
+    if subject is not None and re.fullmatch(SUBJECT_PATTERN, subject) is None:
+        raise Refused(
+            "invalid_request", "`subject` is a drop's or a snapshot's id, or `drop/allocation`; correct or omit it."
+        )
+    after, limit = page_after(request, AUDIT_CURSOR_PATTERN), page_limit(request)
+    lines = await context.operations.audit(subject, None if after is None else int(after), limit + 1)
+    items = tuple(AuditOut(str(a.id), a.at, a.actor, a.action, a.subject, a.detail) for a in lines[:limit])
+    return answer(AuditList(items, items[-1].id if len(lines) > limit else None))
+
+
+_NAME: Final = Param("name", "Name of the new snapshot.", {"type": "string", "pattern": ID_PATTERN}, required=True)
+_CUTOFF: Final = Param(
+    "cutoff",
+    "As of when the points count, RFC 3339 with zone (a `+` is written `%2B`).",
+    {"type": "string", "format": "date-time"},
+    required=True,
+)
+_SUBJECT: Final = Param(
+    "subject",
+    "Only what was done to this: a drop with its allocations, one allocation (`drop/allocation`), or a snapshot.",
+    {"type": "string", "pattern": SUBJECT_PATTERN},
+)
+_DROPS: Final = "/v1/ops/drops"
+_ONE: Final = f"{_DROPS}/{{drop}}"
+_call: Final = partial(Call, access="ops")
+
+
+def _switch_call(act: Literal["pause", "resume", "close"], summary: str, codes: tuple[str, ...]) -> Call:
+    return _call(
+        method="POST",
+        path=f"{_ONE}/{act}",
+        handler=partial(_switch, act),
+        summary=summary,
+        body=SwitchIn,
+        answers={200: OpsDropOut},
+        codes=codes,
+    )
+
+
+CALLS: Final = (
+    _call(
+        method="POST",
+        path="/v1/ops/points",
+        handler=post_points,
+        summary="Import a points snapshot: CSV with the header `member_id,points`, all or nothing",
+        body="text/csv",
+        params=(_NAME, _CUTOFF),
+        answers={201: SnapshotOut},
+        codes=("conflict",),
+    ),
+    _call(
+        method="POST",
+        path=_DROPS,
+        handler=create_drop,
+        summary="Set up a drop",
+        body=DropIn,
+        answers={201: OpsDropOut},
+        codes=("conflict",),
+    ),
+    _call(
+        method="GET",
+        path=_DROPS,
+        handler=list_drops,
+        summary="All drops, with everything an operator sees",
+        params=PAGING,
+        answers={200: OpsDropList},
+    ),
+    _call(
+        method="GET",
+        path=_ONE,
+        handler=get_drop,
+        summary="One drop, with everything an operator sees",
+        answers={200: OpsDropOut},
+        codes=("not_found",),
+    ),
+    _call(
+        method="PATCH",
+        path=_ONE,
+        handler=edit_drop,
+        summary="Change the drop itself",
+        body=DropPatch,
+        answers={200: OpsDropOut},
+        codes=("not_found",),
+    ),
+    _call(
+        method="POST",
+        path=f"{_ONE}/allocations",
+        handler=add_allocation,
+        summary="Add an allocation, also while the drop runs",
+        body=AllocationIn,
+        answers={201: OpsDropOut},
+        codes=("not_found", "conflict"),
+    ),
+    _call(
+        method="PATCH",
+        path=f"{_ONE}/allocations/{{allocation}}",
+        handler=edit_allocation,
+        summary="Resize an allocation or move its window, also while the drop runs",
+        body=AllocationPatch,
+        answers={200: OpsDropOut},
+        codes=("not_found", "conflict"),
+    ),
+    _switch_call("pause", "Pause: no grant from the answer on", ("not_found", "conflict")),
+    _switch_call("resume", "Resume a paused drop", ("not_found", "conflict")),
+    _switch_call("close", "Close for good", ("not_found",)),
+    _call(
+        method="GET",
+        path=f"{_ONE}/balance",
+        handler=balance,
+        summary="Where every unit is, in gate and ledger",
+        answers={200: BalanceOut},
+        codes=("not_found",),
+    ),
+    _call(
+        method="GET",
+        path="/v1/ops/audit",
+        handler=audit,
+        summary="The audit log, newest first",
+        params=(_SUBJECT, *PAGING),
+        answers={200: AuditList},
+    ),
+)

@@ -1,0 +1,52 @@
+"""Probes: does the process live, can it serve, what does it count."""
+
+import asyncio
+import os
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from flashsale.errors import Unavailable
+from flashsale.web.auth import Identity
+from flashsale.web.context import Context
+from flashsale.web.routing import Call, answer
+
+
+async def healthz(_request: web.Request, _context: Context, _caller: Identity) -> web.StreamResponse:
+    """`GET /healthz`: the process lives."""
+    return answer({"status": "ok"})
+
+
+async def readyz(_request: web.Request, context: Context, _caller: Identity) -> web.StreamResponse:
+    """`GET /readyz`: both stores answer and the schema is right; otherwise `unavailable` says which is not."""
+    results = await asyncio.gather(context.gate.ping(), context.ledger.ping(), return_exceptions=True)
+    faults = [result for result in results if isinstance(result, BaseException)]
+    for fault in faults:
+        if not isinstance(fault, Unavailable):
+            raise fault
+    if faults:
+        raise Unavailable(" ".join(str(fault) for fault in faults))
+    return answer({"status": "ok", "redis": "ok", "postgres": "ok"})
+
+
+async def metrics(_request: web.Request, _context: Context, _caller: Identity) -> web.StreamResponse:
+    """`GET /metrics`: all web processes together, in Prometheus' text form."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    text = await asyncio.to_thread(generate_latest, registry)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _probe(path: str, handler: object, summary: str, shown: type | str) -> Call:
+    return Call(method="GET", path=path, handler=handler, summary=summary, access="probe", answers={200: shown})  # type: ignore[arg-type]
+
+
+CALLS: Final = (
+    _probe("/healthz", healthz, "The process lives", dict),
+    _probe("/readyz", readyz, "Stores reachable, schema right", dict),
+    _probe("/metrics", metrics, "Counters for Prometheus", "text/plain"),
+)

@@ -1,0 +1,242 @@
+"""What goes over the wire: one struct per body, for reading, writing and `/openapi.json` alike."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from flashsale.domain import HOLD_MAX_S, LINE, Access, Id, Money, Quantity, State, Timestamp
+
+DropState = Literal["upcoming", "open", "sold_out", "paused", "closed"]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200), LINE]
+Channel = Annotated[str, msgspec.Meta(min_length=1, max_length=63), LINE]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000), LINE]
+Units = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="Units.")]
+ShownState = Annotated[
+    State, msgspec.Meta(extra_json_schema={"enum": sorted(s.value for s in State if s is not State.VOID)})
+]
+PerMember = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+HoldSeconds = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MAX_S)]
+
+
+class ReserveIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One press of the button."""
+
+    allocation: (
+        Annotated[str, msgspec.Meta(max_length=63, description="Which one; absent: the first that fits.")] | None
+    ) = None
+    quantity: Quantity = 1
+    fcode: Annotated[str, msgspec.Meta(max_length=10_000)] | None = None
+
+
+class ReservationOut(msgspec.Struct, frozen=True):
+    """A reservation."""
+
+    id: str
+    drop: str
+    allocation: str
+    member: int
+    quantity: int
+    state: ShownState
+    expires_at: Timestamp
+
+
+class AllocationIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An allocation to set up."""
+
+    id: Id
+    quantity: Units
+    opens_at: Timestamp
+    closes_at: Timestamp
+    access: Access
+    channel: Channel | None = None
+
+
+class AllocationPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may change while the drop runs; what is left out stays."""
+
+    quantity: Units | msgspec.UnsetType = msgspec.UNSET
+    opens_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
+    closes_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
+    channel: Channel | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A drop to set up."""
+
+    id: Id
+    title: Title
+    price: Money
+    allocations: Annotated[tuple[AllocationIn, ...], msgspec.Meta(min_length=1, max_length=200)]
+    list_price: Money | None = None
+    per_member: PerMember = 1
+    hold_seconds: HoldSeconds = 900
+
+
+class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may change of a drop itself; what is left out stays."""
+
+    title: Title | msgspec.UnsetType = msgspec.UNSET
+
+
+class SwitchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a drop is paused, resumed or closed: for the audit log."""
+
+    reason: Reason | None = None
+
+
+class AccessOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who may take, as a shopper sees it."""
+
+    kind: Literal["everyone", "points", "tier", "fcode"]
+    at_least: int | None = None
+
+
+class AllocationOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An allocation, as a shopper sees it."""
+
+    id: str
+    state: DropState
+    opens_at: Timestamp
+    closes_at: Timestamp
+    access: AccessOut
+    channel: str | None = None
+
+
+class DropOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A drop, as a shopper sees it."""
+
+    id: str
+    title: str
+    price: Money
+    per_member: int
+    hold_seconds: int
+    server_time: Timestamp
+    allocations: tuple[AllocationOut, ...]
+    list_price: Money | None = None
+
+
+class OpsAllocationOut(msgspec.Struct, frozen=True):
+    """An allocation, as an operator sees it. `available` is the gate's; null while the gate cannot be asked."""
+
+    id: str
+    state: DropState
+    opens_at: Timestamp
+    closes_at: Timestamp
+    access: Access
+    channel: str | None
+    quantity: int
+    taken: int
+    available: int | None
+
+
+class OpsDropOut(msgspec.Struct, frozen=True):
+    """A drop, as an operator sees it."""
+
+    id: str
+    title: str
+    price: Money
+    list_price: Money | None
+    per_member: int
+    hold_seconds: int
+    paused: bool
+    closed: bool
+    epoch: int
+    created_at: Timestamp
+    server_time: Timestamp
+    allocations: tuple[OpsAllocationOut, ...]
+
+
+class EligibilityItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether this member may take from an allocation, and if not, why not."""
+
+    id: str
+    eligible: bool
+    code: str | None = None
+    detail: str | None = None
+
+
+class EligibilityOut(msgspec.Struct, frozen=True):
+    """What this member may take from a drop."""
+
+    drop: str
+    allocations: tuple[EligibilityItem, ...]
+
+
+class BalanceItem(msgspec.Struct, frozen=True):
+    """Where an allocation's units are. `pending`: granted and not yet in the ledger, or ended and not yet back."""
+
+    id: str
+    quantity: int
+    available: int
+    pending: int
+    held: int
+    confirmed: int
+    balanced: bool
+
+
+class BalanceOut(msgspec.Struct, frozen=True):
+    """Whether gate and ledger account for every unit (I1)."""
+
+    drop: str
+    balanced: bool
+    allocations: tuple[BalanceItem, ...]
+
+
+class SnapshotOut(msgspec.Struct, frozen=True):
+    """A points snapshot."""
+
+    snapshot: str
+    cutoff: Timestamp
+    members: int
+
+
+class AuditOut(msgspec.Struct, frozen=True):
+    """Who did what, when, on what, and why."""
+
+    id: str
+    at: Timestamp
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class DropList(msgspec.Struct, frozen=True):
+    """A page of drops."""
+
+    items: tuple[DropOut, ...]
+    next: str | None
+
+
+class OpsDropList(msgspec.Struct, frozen=True):
+    """A page of drops."""
+
+    items: tuple[OpsDropOut, ...]
+    next: str | None
+
+
+class ReservationList(msgspec.Struct, frozen=True):
+    """A page of reservations."""
+
+    items: tuple[ReservationOut, ...]
+    next: str | None
+
+
+class AuditList(msgspec.Struct, frozen=True):
+    """A page of the audit log."""
+
+    items: tuple[AuditOut, ...]
+    next: str | None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """RFC 9457. `code` is stable; `detail` says what to do. The other members come with some codes only."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    opens_at: Annotated[Timestamp, msgspec.Meta(description="With `not_open`.")] | msgspec.UnsetType = msgspec.UNSET
+    line: Annotated[int, msgspec.Meta(description="The line that is wrong.")] | msgspec.UnsetType = msgspec.UNSET
+    taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET

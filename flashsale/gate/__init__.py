@@ -202,7 +202,7 @@ class Gate:
     async def arm_chunk(self, drop_id: str, epoch: int, fields: Sequence[str], *, stripe: int = 0) -> bool:
         """Add [member, entries, member, entries …] to the staging; False when it is lost."""
         staging = keys.staging(drop_id, stripe, str(epoch))
-        return await self._run("arm_chunk", (staging,), _pack(fields)) == b"ok"
+        return await self._run("arm_chunk", (staging,), _pack(fields), STAGING_TTL_MS) == b"ok"
 
     async def arm_finish(
         self, drop: Drop, members: int, free: dict[str, int], *, ttl_ms: int, stripe: int = 0
@@ -232,13 +232,12 @@ class Gate:
     async def eligible_begin(self, drop_id: str, *, stripe: int = 0) -> str:
         """Open a staging of its own for an eligible set; returns its name."""
         staging = keys.staging(drop_id, stripe, f"elig-{secrets.token_hex(8)}")
-        await self._command("HSET", staging, "#", "0")
-        await self._command("PEXPIRE", staging, STAGING_TTL_MS)
+        await self._run("elig_begin", (staging,), STAGING_TTL_MS)
         return staging
 
     async def eligible_chunk(self, staging: str, packed: bytes) -> bool:
         """Add a part as the ledger keeps it (MessagePack [field, value …]); False when the staging is lost."""
-        return await self._run("arm_chunk", (staging,), packed) == b"ok"
+        return await self._run("arm_chunk", (staging,), packed, STAGING_TTL_MS) == b"ok"
 
     async def eligible_finish(
         self, drop_id: str, rule: Points, staging: str, *, fields: int, ttl_ms: int, stripe: int = 0

@@ -48,5 +48,6 @@ NAMES: Final = (
     "arm_begin",
     "arm_chunk",
     "arm_finish",
+    "elig_begin",
     "elig_finish",
 )

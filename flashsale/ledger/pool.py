@@ -68,6 +68,8 @@ async def open_pool(url: str, *, size_max: int, timeout_s: float) -> Pool:
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
                 "synchronous_commit": "on",
                 "jit": "off",
+                # A plan kept from when a table was small would go on reading all of it while it grows in a rush.
+                "plan_cache_mode": "force_custom_plan",
                 "timezone": "UTC",
             },
         )

@@ -128,8 +128,8 @@ class ReservationStore:
         async with passing_faults():
             return [reservation_of(row) for row in await self._pool.fetch(sql("end_holds"), drop_id, ids, state.value)]
 
-    async def outbox(self, drop_id: str | None, limit: int) -> list[Ended]:
-        """Ended reservations whose units the gate may not have back yet."""
+    async def outbox(self, drop_id: str, limit: int) -> list[Ended]:
+        """Up to `limit` ended reservations of a drop whose units the gate may not have back yet."""
         async with passing_faults():
             rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
         return [Ended(str(row["id"]), row["drop_id"], row["member"]) for row in rows]

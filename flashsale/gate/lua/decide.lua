@@ -27,9 +27,13 @@ end
 for i = 1, #order do if allocs[i].kind == 'points' and not sets[allocs[i].arg] then return {'unarmed'} end end
 local requests, limit, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), {}
 for i, r in ipairs(requests) do members[i] = r[2] end
-local held, entries = redis.call('HMGET', KEYS[2], unpack(members)), {}
-for i, m in ipairs(members) do entries[m] = held[i] end
+local entries = {}
+for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
+  local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
+  for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
+end
 local out, grants, taken = {'ok', tonumber(meta.epoch), now}, {}, {}
+local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
 local RANK = {closed = 1, paused = 2, not_eligible = 3, not_open = 4, fcode_invalid = 5, member_limit = 6, sold_out = 7}
 
 local function eligible(a, r)
@@ -77,7 +81,8 @@ for i, r in ipairs(requests) do
     if wanted ~= '' or (a.kind == 'fcode') == (r[8] == 1) then
       local why = judge(a, r, used)
       if not why then found = a break end
-      if RANK[why] < best then best, result = RANK[why], why == 'not_open' and {why, a.opens} or why end
+      if RANK[why] < best then best, result = RANK[why], why == 'not_open' and {why, a.opens} or why
+      elseif why == 'not_open' and best == RANK.not_open then result[2] = math.min(result[2], a.opens) end
     end
   end
   if found then
@@ -90,7 +95,7 @@ for i, r in ipairs(requests) do
     grants[id .. '|' .. member] = member
     result = {'held', found.id, slot}
   end
-  out[i + 3] = result or (r[8] == 1 and 'fcode_invalid') or 'not_found'
+  out[i + 3] = result or wanted == '' and r[8] == 1 and no_lane or 'not_found'
 end
 
 for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
@@ -99,5 +104,5 @@ for grant, member in pairs(grants) do
   redis.call('ZADD', KEYS[3], now, grant)
 end
 local settled = cmsgpack.unpack(ARGV[3])
-if #settled > 0 then redis.call('ZREM', KEYS[3], unpack(settled)) end
+for i = 1, #settled, 4000 do redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled))) end
 return out

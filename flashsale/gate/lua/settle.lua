@@ -8,5 +8,8 @@ local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%
 if meta[2] ~= replid or redis.call('HEXISTS', KEYS[2], '#') == 0 or not redis.call('ZSCORE', KEYS[3], '#') then
   return {'unarmed'}
 end
-local settled = cmsgpack.unpack(ARGV[1])
-return {'ok', tonumber(meta[1]), #settled > 0 and redis.call('ZREM', KEYS[3], unpack(settled)) or 0}
+local settled, count = cmsgpack.unpack(ARGV[1]), 0
+for i = 1, #settled, 4000 do -- Lua's stack holds fewer than 8000 arguments
+  count = count + redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))
+end
+return {'ok', tonumber(meta[1]), count}

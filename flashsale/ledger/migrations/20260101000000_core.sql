@@ -84,6 +84,9 @@ CREATE TABLE audit (
     detail jsonb NOT NULL DEFAULT '{}'
 );
 
+-- The functions below plan without sequential scans, and once: a plan that a session made while the table was small
+-- would otherwise read all of it, for every row of a batch, as it grows by thousands a second.
+
 -- Commits grants. Returns one row ('committed', expires_at) when all of them went in, which is the rule; otherwise one
 -- row per grant, in their order: committed, exists (with the row it is), stale, sold_out, member_limit, fcode_spent.
 CREATE FUNCTION commit_reservations(
@@ -91,7 +94,7 @@ CREATE FUNCTION commit_reservations(
     p_keys text[], p_payloads text[], p_fcodes bigint[], p_epochs bigint[], p_homes smallint[], p_units smallint[]
 ) RETURNS TABLE (
     ordinal integer, outcome text, expires_at timestamptz, epoch bigint, paused boolean, existing reservations
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_drop drops%ROWTYPE;
     v_count integer := cardinality(p_ids);
@@ -117,7 +120,7 @@ BEGIN
             SELECT u.id, p_drop, u.a, u.m, u.q, u.s, u.k, u.p, u.f, v_drop.epoch, u.h, u.t, v_expires
             FROM unnest(p_ids, p_allocations, p_members, p_quantities, p_slots, p_keys, p_payloads, p_fcodes,
                 p_homes, p_units) AS u (id, a, m, q, s, k, p, f, h, t)
-            WHERE u.s = 1
+            WHERE u.s = 1 AND u.q = 1
             ON CONFLICT DO NOTHING
             RETURNING reservations.id, reservations.allocation_id, reservations.quantity
         ), counted AS (
@@ -178,7 +181,8 @@ $$;
 CREATE FUNCTION void_grants(
     p_drop text, p_ids uuid[], p_members bigint[], p_allocations text[], p_quantities integer[], p_slots integer[],
     p_keys text[], p_payloads text[], p_epoch bigint
-) RETURNS TABLE (id uuid, member bigint, state reservation_state) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (id uuid, member bigint, state reservation_state)
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM 1 FROM drops d WHERE d.id = p_drop FOR NO KEY UPDATE;
     INSERT INTO reservations (id, drop_id, allocation_id, member, quantity, slot, idempotency_key, payload, epoch,
@@ -193,7 +197,8 @@ $$;
 
 -- Ends holds of one drop: cancels those named, or expires what is due by this server's clock. Returns what it ended.
 CREATE FUNCTION end_holds(p_drop text, p_ids uuid[], p_to reservation_state)
-RETURNS SETOF reservations LANGUAGE plpgsql AS $$
+RETURNS SETOF reservations
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM 1 FROM drops d WHERE d.id = p_drop FOR NO KEY UPDATE;
     PERFORM 1 FROM allocations a WHERE a.drop_id = p_drop AND a.id IN (
@@ -216,7 +221,8 @@ END
 $$;
 
 -- The gate has these units back. Holds only if the gate that took them is the one the ledger counts on now.
-CREATE FUNCTION mark_released(p_drop text, p_ids uuid[], p_epoch bigint) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION mark_released(p_drop text, p_ids uuid[], p_epoch bigint) RETURNS integer
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_count integer;
 BEGIN

@@ -67,22 +67,28 @@ class Arming:
         self._ledger = ledger
         self._catalog = catalog
         self._ttl_after_close_s = ttl_after_close_s
-        self._under_way: dict[str, asyncio.Task[bool]] = {}
+        self._under_way: dict[tuple[str, bool], asyncio.Task[bool]] = {}
 
     async def arm(self, drop_id: str, force: bool = False) -> bool:  # noqa: FBT001, FBT002 -- one switch, said at each call
         """Make the gate of a drop one of the ledger's present epoch. Returns whether this call rebuilt it.
 
         Unless `force` says that the gate is wrong, one that is armed is left alone. Callers at the same time share
-        one rebuild.
+        one rebuild. One that began earlier may have read the ledger before what this caller knows of was written:
+        when it is done, one more look for all of them tells whether it was enough. (A forced one always is: a grant
+        that the ledger refused for another reason than its epoch came before that rebuild's new epoch.)
         """
-        task = self._under_way.get(drop_id)
+        key = (drop_id, force)
+        task = self._under_way.get(key)
+        if task is not None and not force:
+            await asyncio.shield(task)
+            task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[drop_id] = asyncio.create_task(self._arm(drop_id, force=force))
-            task.add_done_callback(lambda done: self._forget(drop_id, done))
+            task = self._under_way[key] = asyncio.create_task(self._arm(drop_id, force=force))
+            task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
 
-    def _forget(self, drop_id: str, done: asyncio.Task[bool]) -> None:
-        self._under_way.pop(drop_id, None)
+    def _forget(self, key: tuple[str, bool], done: asyncio.Task[bool]) -> None:
+        self._under_way.pop(key, None)
         if not done.cancelled():
             done.exception()  # seen, also when everybody who waited for it has gone
 
@@ -172,7 +178,8 @@ class Reconciler:
             if report.failed:
                 log.warning("reconcile.failed", steps=report.failed)
             beat()
-            await asyncio.sleep(TICK_S)
+            if max(report.expired, report.returned, report.voided + report.settled) < BATCH_MAX:
+                await asyncio.sleep(TICK_S)  # after a full batch, more is likely to be waiting
 
     async def run_once(self) -> Report:
         """One round over all drops; a store that is away fails its step, and no other."""

@@ -6,7 +6,7 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final, Literal
 
@@ -15,7 +15,7 @@ import msgspec
 from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
 from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
-from flashsale.gate.client import Client, connect
+from flashsale.gate.client import CONNECTIONS_MAX, Client, connect
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
 __all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
@@ -89,18 +89,24 @@ class Gate:
         self._timeout_s = timeout_s
         self._new_ids = new_ids
         self._scripts = {name: Script(name) for name in NAMES}
+        self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def _run(self, name: str, script_keys: tuple[str, ...], *args: object) -> object:
-        return await self._scripts[name](self._client, script_keys, *args, timeout_s=self._timeout_s)
+        return await self._in_time(lambda: self._scripts[name](self._client, script_keys, *args))
 
     async def _command(self, *args: object) -> object:
+        return await self._in_time(lambda: self._client.execute_command(*args))
+
+    async def _in_time(self, call: Callable[[], Awaitable[object]]) -> object:
+        """The reply. A call for which there is no connection waits for one: the client would refuse it."""
+        again = "repeat the same request."
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._client.execute_command(*args)
+            async with asyncio.timeout(self._timeout_s), self._connections:
+                return await call()
         except TimeoutError:
-            raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s.") from None
+            raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s; {again}") from None
         except PASSING as error:
-            raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}).") from error
+            raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}); {again}") from error
 
     async def decide(
         self, drop: Drop, min_epoch: int, claims: Sequence[Claim], settled: Sequence[Grant] = (), *, stripe: int = 0

@@ -1,13 +1,11 @@
 """The Lua scripts, sent by hash, with their source when the server does not know them yet."""
 
-import asyncio
 import hashlib
 from importlib.resources import files
 from typing import Final
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from flashsale.errors import GateUnavailable
 from flashsale.gate.client import Client
 
 PASSING: Final = (RedisError, RedisClusterException, OSError)
@@ -22,21 +20,15 @@ class Script:
         self.source = (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, client: Client, keys: tuple[str, ...], *args: object, timeout_s: float) -> object:
-        """Run the script. A server that was never asked or did not answer is `GateUnavailable`: effect unknown.
+    async def __call__(self, client: Client, keys: tuple[str, ...], *args: object) -> object:
+        """Run the script.
 
         NOSCRIPT says that nothing ran, so that sending the source with the same arguments is safe.
         """
         try:
-            async with asyncio.timeout(timeout_s):
-                try:
-                    return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-                except NoScriptError:
-                    return await client.execute_command("EVAL", self.source, len(keys), *keys, *args)
-        except TimeoutError:
-            raise GateUnavailable(f"Redis did not answer within {timeout_s:g} s; repeat the same request.") from None
-        except PASSING as error:
-            raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}); repeat the same request.") from error
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self.source, len(keys), *keys, *args)
 
 
 NAMES: Final = (

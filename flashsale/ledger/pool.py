@@ -87,5 +87,7 @@ async def passing_faults(max_s: float = CALL_MAX_S) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(max_s):
             yield
+    except ValueError:  # asyncpg's word for arguments that do not fit: ours to mend, and no reason to repeat
+        raise
     except _PASSING as error:
         raise LedgerUnavailable(f"Postgres cannot answer ({type(error).__name__}); repeat the same request.") from error

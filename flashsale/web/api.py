@@ -165,7 +165,7 @@ _KEY = Param(
     {"type": "string", "pattern": KEY_PATTERN},
     where="header",
 )
-_TAG = Param("If-None-Match", "Tag of an answer you have.", {"type": "string", "maxLength": 200}, where="header")
+_TAG = Param("If-None-Match", "Tag of an answer you have.", {"type": "string"}, where="header")
 
 RESERVE = Call(
     method="POST",

@@ -6,17 +6,18 @@ and write the bodies, status and codes from `problems`. Each answer names the ve
 
 import inspect
 import re
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
-from flashsale.domain import ID_PATTERN
+from flashsale.domain import ID_PATTERN, Everyone, Money
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.problems import CONTENT_TYPE, STATUS, TITLES
 from flashsale.web.routing import Call, Param
-from flashsale.web.schemas import Problem
+from flashsale.web.schemas import AllocationIn, AllocationPatch, DropIn, DropPatch, Problem, ReserveIn, SwitchIn
 
 PATH: Final = "/openapi.json"
 REF: Final = "#/components/schemas/{name}"
@@ -36,7 +37,32 @@ _TAGS: Final = {
     "Operators": "Set up and run drops; needs a token with the role `ops`.",
     "Probes": "For the machines around the service; on the loopback only, unless a setting opens them.",
 }
-_CSV_EXAMPLE: Final = "member_id,points\n17,250\n23,99\n"
+_NOON: Final = datetime(2011, 8, 29, 12, tzinfo=timezone(timedelta(hours=8)))
+_MORNING: Final = AllocationIn(
+    id="29-august",
+    quantity=200,
+    opens_at=_NOON,
+    closes_at=_NOON + timedelta(hours=12),
+    access=Everyone(),
+    channel="own-site",
+)
+_EXAMPLES: Final[dict[object, object]] = {
+    "text/csv": "member_id,points\n17,250\n23,99\n",
+    AllocationIn: msgspec.structs.replace(
+        _MORNING, id="30-august", opens_at=_NOON + timedelta(hours=24), closes_at=_NOON + timedelta(hours=36)
+    ),
+    AllocationPatch: AllocationPatch(quantity=250),
+    DropIn: DropIn(
+        id="engineering-edition",
+        title="Engineering edition",
+        price=Money(169_900, "CNY"),
+        allocations=(_MORNING,),
+        list_price=Money(199_900, "CNY"),
+    ),
+    DropPatch: DropPatch(title="Engineering edition, second batch"),
+    ReserveIn: ReserveIn(quantity=1),
+    SwitchIn: SwitchIn(reason="counting the stock again"),
+}
 _DESCRIPTION: Final = (
     "Sells limited quantities: fast, fairly, and never one unit too many. Errors are problem documents (RFC 9457): "
     "`code` is stable, `detail` says what to do. Times are RFC 3339 with zone, amounts are in minor units."
@@ -145,10 +171,11 @@ def _parameter(param: Param) -> Json:
 
 
 def _request_body(body: type | str) -> Json:
+    example = msgspec.to_builtins(_EXAMPLES[body], str_keys=True)
     if isinstance(body, str):
-        return {"required": True, "content": {body: {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}}}
-    required = any(field.required for field in msgspec.structs.fields(body))
-    return {"required": required or _is_patch(body), "content": {"application/json": {"schema": _ref(body)}}}
+        return {"required": True, "content": {body: {"schema": {"type": "string"}, "example": example}}}
+    required = any(field.required for field in msgspec.structs.fields(body)) or _is_patch(body)
+    return {"required": required, "content": {"application/json": {"schema": _ref(body), "example": example}}}
 
 
 def _is_patch(body: type) -> bool:

@@ -22,7 +22,8 @@ class ReserveIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One press of the button."""
 
     allocation: (
-        Annotated[str, msgspec.Meta(max_length=63, description="Which one; absent: the first that fits.")] | None
+        Annotated[str, msgspec.Meta(min_length=1, max_length=63, description="Which one; absent: the first that fits.")]
+        | None
     ) = None
     quantity: Quantity = 1
     fcode: Annotated[str, msgspec.Meta(max_length=10_000)] | None = None

@@ -1,4 +1,4 @@
-"""What is logged: one line a win, refusals counted. (That no secret is logged, `tests/flow` shows with a whole service.)"""
+"""What is logged: one line a win, refusals counted."""
 
 import json
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 SCRIPT_LINES_MAX = 60
+LONGER_SCRIPTS = {"flashsale/gate/lua/decide.lua": 110}  # a decision is one call, and a script cannot include another
 
 TOP_LEVEL = {
     ".ci",
@@ -120,8 +121,9 @@ def long_scripts(root: Path) -> Iterator[Violation]:
         code = re.sub(r"--\[(=*)\[.*?\]\1\]", "", text, flags=re.DOTALL)
         stripped = [line.strip() for line in code.splitlines()]
         length = sum(1 for line in stripped if line and not line.startswith(("--", "#!")))
-        if length > SCRIPT_LINES_MAX:
-            yield Violation(name, length, f"{length} lines of code, at most {SCRIPT_LINES_MAX}")
+        at_most = LONGER_SCRIPTS.get(name, SCRIPT_LINES_MAX)
+        if length > at_most:
+            yield Violation(name, length, f"{length} lines of code, at most {at_most}")
 
 
 def script_headers(root: Path) -> Iterator[Violation]:

@@ -38,7 +38,7 @@ REFUSALS = {
     "a lone surrogate": (f"Bearer {GOOD[:-1]}\udc80", "signature does not match"),
     "header not an object": ("Bearer " + token_of(PLAIN_CLAIMS, ["HS256"]), "not a JWT"),
     "header without alg": ("Bearer " + token_of(PLAIN_CLAIMS, {"typ": "JWT"}), "not a JWT"),
-    "header nested too deep": ("Bearer " + signed(segment(b"[" * 5_000), b""), "not a JWT"),
+    "header nested too deep": ("Bearer " + signed(segment(b'{"alg":"HS256","x":' + b"[" * 5_000), b""), "not a JWT"),
     "kid not a string": ("Bearer " + token_of(PLAIN_CLAIMS, {"alg": "HS256", "kid": None}), "not a JWT"),
     "crit": ("Bearer " + token_of(PLAIN_CLAIMS, {"alg": "HS256", "crit": ["exp"]}), "asks for an extension"),
     "b64": ("Bearer " + token_of(PLAIN_CLAIMS, {"alg": "HS256", "b64": False}), "asks for an extension"),
@@ -66,6 +66,7 @@ REFUSALS = {
     "role null": ("Bearer " + token_of(PLAIN_CLAIMS | {"role": None}), "`role` must be `ops`"),
     "tier negative": ("Bearer " + token_of(PLAIN_CLAIMS | {"tier": -1}), "`tier` must be an integer"),
     "tier a fraction": ("Bearer " + token_of(PLAIN_CLAIMS | {"tier": 1.5}), "`tier` must be an integer"),
+    "tier over 63 bits": ("Bearer " + token_of(PLAIN_CLAIMS | {"tier": 2**63}), "`tier` must be an integer"),
     "tier written as 2.0": ("Bearer " + token_of(PLAIN_CLAIMS | {"tier": 2.0}), "`tier` must be an integer"),
     "tier true": ("Bearer " + token_of(PLAIN_CLAIMS | {"tier": True}), "`tier` must be an integer"),
 }
@@ -93,6 +94,29 @@ def test_a_token_expires_as_the_clock_moves_on() -> None:
     assert own(token, tokens) is not None
     clock[0] = NOW + 30
     assert "expired" in refusal(f"Bearer {token}", tokens).detail
+
+
+@pytest.mark.parametrize("sign", ["+", "/", "=", "!", ".", "\n", " "])
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 40])
+def test_a_well_signed_token_outside_the_alphabet_is_refused(sign: str, place: int) -> None:
+    """Standard base64 and stray characters in header and claims: a signature does not excuse a second spelling."""
+    head = segment(b'{"alg":"HS256","x":"\xc3\xbf\xc3\xbf\xc3\xbf\xc3\xbf and more than forty characters"}').decode()
+    body = segment(b'{"sub":"1","exp":1800000060,"x":"\xc3\xbf\xc3\xbf and more than forty characters"}').decode()
+    assert own(signed(head.encode(), body.encode())) is not None
+    for odd in (f"{body[:place]}{sign}{body[place:]}", body[:place] + sign * 4 + body[place:]):
+        assert own(signed(head.encode(), odd.encode())) is None
+    for odd in (f"{head[:place]}{sign}{head[place:]}", head[:place] + sign * 4 + head[place:]):
+        assert own(signed(odd.encode(), body.encode())) is None
+
+
+def test_standard_base64_is_refused_though_it_says_the_same() -> None:
+    """`+` and `/` in the place of `-` and `_`, signed as they stand."""
+    body = segment(b'{"sub":"1","exp":1800000060,"x":"~~~???"}   ')
+    assert b"_" in body
+    assert b"-" in body
+    assert own(signed(HEAD.encode(), body)) is not None
+    assert own(signed(HEAD.encode(), body.replace(b"_", b"/"))) is None
+    assert own(signed(HEAD.encode(), body.replace(b"-", b"+"))) is None
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

@@ -1,0 +1,410 @@
+-- What the migrations make of an empty database. Written by `make schema`; a test compares.
+
+SET check_function_bodies = false;
+
+CREATE TYPE public.reservation_state AS ENUM (
+    'held',
+    'confirmed',
+    'cancelled',
+    'expired',
+    'returned',
+    'void'
+);
+
+CREATE TABLE public.reservations (
+    id uuid NOT NULL,
+    member bigint NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    epoch bigint NOT NULL,
+    fcode bigint,
+    quantity integer NOT NULL,
+    slot integer NOT NULL,
+    state public.reservation_state DEFAULT 'held'::public.reservation_state NOT NULL,
+    home_stripe smallint DEFAULT 0 NOT NULL,
+    unit_stripe smallint DEFAULT 0 NOT NULL,
+    gate_released boolean,
+    drop_id text NOT NULL COLLATE pg_catalog."C",
+    allocation_id text NOT NULL COLLATE pg_catalog."C",
+    idempotency_key text COLLATE pg_catalog."C",
+    payload text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT reservations_check CHECK (((state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state])) = (ended_at IS NULL))),
+    CONSTRAINT reservations_check1 CHECK (((ended_at IS NULL) = (gate_released IS NULL))),
+    CONSTRAINT reservations_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
+    CONSTRAINT reservations_member_check CHECK ((member >= 1)),
+    CONSTRAINT reservations_quantity_check CHECK ((quantity >= 1)),
+    CONSTRAINT reservations_slot_check CHECK ((slot >= 1))
+);
+
+CREATE FUNCTION public.commit_reservations(p_drop text, p_ids uuid[], p_members bigint[], p_allocations text[], p_quantities integer[], p_slots integer[], p_keys text[], p_payloads text[], p_fcodes bigint[], p_epochs bigint[], p_homes smallint[], p_units smallint[]) RETURNS TABLE(ordinal integer, outcome text, expires_at timestamp with time zone, epoch bigint, paused boolean, existing public.reservations)
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    v_drop drops%ROWTYPE;
+    v_count integer := cardinality(p_ids);
+    v_inserted uuid[];
+    v_expires timestamptz;
+    v_free integer;
+    v_used integer;
+    i integer;
+BEGIN
+    SELECT * INTO STRICT v_drop FROM drops d WHERE d.id = p_drop FOR NO KEY UPDATE;
+    PERFORM 1 FROM allocations a WHERE a.drop_id = p_drop AND a.id = ANY (p_allocations) ORDER BY a.id FOR NO KEY UPDATE;
+    v_expires := clock_timestamp() + make_interval(secs => v_drop.hold_seconds);
+
+    -- The rule: a limit of one, everything granted under this epoch, stock for all. One insert decides.
+    IF v_drop.per_member = 1 AND v_drop.epoch = ALL (p_epochs) AND NOT EXISTS (
+        SELECT 1 FROM (SELECT u.a, sum(u.q) AS q FROM unnest(p_allocations, p_quantities) AS u (a, q) GROUP BY u.a) w
+        LEFT JOIN allocations a ON a.drop_id = p_drop AND a.id = w.a
+        WHERE a.id IS NULL OR a.taken + w.q > a.quantity
+    ) THEN
+        WITH inserted AS (
+            INSERT INTO reservations (id, drop_id, allocation_id, member, quantity, slot, idempotency_key, payload,
+                fcode, epoch, home_stripe, unit_stripe, expires_at)
+            SELECT u.id, p_drop, u.a, u.m, u.q, u.s, u.k, u.p, u.f, v_drop.epoch, u.h, u.t, v_expires
+            FROM unnest(p_ids, p_allocations, p_members, p_quantities, p_slots, p_keys, p_payloads, p_fcodes,
+                p_homes, p_units) AS u (id, a, m, q, s, k, p, f, h, t)
+            WHERE u.s = 1 AND u.q = 1
+            ON CONFLICT DO NOTHING
+            RETURNING reservations.id, reservations.allocation_id, reservations.quantity
+        ), counted AS (
+            UPDATE allocations a SET taken = a.taken + w.q
+            FROM (SELECT n.allocation_id, sum(n.quantity) AS q FROM inserted n GROUP BY n.allocation_id) w
+            WHERE a.drop_id = p_drop AND a.id = w.allocation_id
+        )
+        SELECT array_agg(n.id) INTO v_inserted FROM inserted n;
+        IF cardinality(v_inserted) = v_count THEN
+            RETURN QUERY SELECT 0, 'committed', v_expires, v_drop.epoch, v_drop.paused, NULL::reservations;
+            RETURN;
+        END IF;
+    END IF;
+
+    -- The exceptions, one by one. The drop's lock keeps every other writer out, so what is read here holds.
+    FOR i IN 1 .. v_count LOOP
+        ordinal := i; expires_at := v_expires; epoch := v_drop.epoch; paused := v_drop.paused; existing := NULL;
+        IF p_ids[i] = ANY (v_inserted) THEN
+            v_inserted := array_remove(v_inserted, p_ids[i]);
+            outcome := 'committed'; RETURN NEXT; CONTINUE;
+        END IF;
+        SELECT * INTO existing FROM reservations r WHERE r.id = p_ids[i];
+        IF NOT FOUND AND p_keys[i] IS NOT NULL THEN
+            SELECT * INTO existing FROM reservations r WHERE r.member = p_members[i] AND r.drop_id = p_drop
+                AND r.idempotency_key = p_keys[i] AND r.state <> 'void';
+        END IF;
+        IF FOUND THEN outcome := 'exists'; RETURN NEXT; CONTINUE; END IF;
+        existing := NULL;
+        IF p_epochs[i] <> v_drop.epoch THEN outcome := 'stale'; RETURN NEXT; CONTINUE; END IF;
+        SELECT a.quantity - a.taken INTO v_free FROM allocations a WHERE a.drop_id = p_drop AND a.id = p_allocations[i];
+        IF v_free IS NULL OR v_free < p_quantities[i] THEN outcome := 'sold_out'; RETURN NEXT; CONTINUE; END IF;
+        SELECT coalesce(sum(r.quantity), 0) INTO v_used FROM reservations r
+            WHERE r.member = p_members[i] AND r.drop_id = p_drop AND r.state IN ('held', 'confirmed');
+        IF v_used + p_quantities[i] > v_drop.per_member OR p_slots[i] > v_drop.per_member THEN
+            outcome := 'member_limit'; RETURN NEXT; CONTINUE;
+        END IF;
+        INSERT INTO reservations (id, drop_id, allocation_id, member, quantity, slot, idempotency_key, payload,
+            fcode, epoch, home_stripe, unit_stripe, expires_at)
+        VALUES (p_ids[i], p_drop, p_allocations[i], p_members[i], p_quantities[i], p_slots[i], p_keys[i],
+            p_payloads[i], p_fcodes[i], v_drop.epoch, p_homes[i], p_units[i], v_expires)
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            UPDATE allocations a SET taken = a.taken + p_quantities[i] WHERE a.drop_id = p_drop AND a.id = p_allocations[i];
+            outcome := 'committed';
+        ELSIF EXISTS (SELECT 1 FROM reservations r WHERE r.member = p_members[i] AND r.drop_id = p_drop
+            AND r.slot = p_slots[i] AND r.state IN ('held', 'confirmed')) THEN
+            outcome := 'member_limit';
+        ELSE
+            outcome := 'fcode_spent';
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.create_snapshot_points(new_no integer) RETURNS text
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    name text := 'snapshot_points_' || new_no;
+BEGIN
+    EXECUTE format('CREATE TABLE %1$I (LIKE snapshot_points INCLUDING CONSTRAINTS, CHECK (snapshot_no = %2$s))',
+        name, new_no);
+    EXECUTE format('ALTER TABLE %1$I ALTER COLUMN snapshot_no SET DEFAULT %2$s', name, new_no);
+    RETURN name;
+END
+$_$;
+
+CREATE FUNCTION public.end_holds(p_drop text, p_ids uuid[], p_to public.reservation_state) RETURNS SETOF public.reservations
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+BEGIN
+    PERFORM 1 FROM drops d WHERE d.id = p_drop FOR NO KEY UPDATE;
+    PERFORM 1 FROM allocations a WHERE a.drop_id = p_drop AND a.id IN (
+        SELECT r.allocation_id FROM reservations r WHERE r.id = ANY (p_ids)
+    ) ORDER BY a.id FOR NO KEY UPDATE;
+    PERFORM 1 FROM reservations r WHERE r.id = ANY (p_ids) ORDER BY r.member FOR NO KEY UPDATE;
+    RETURN QUERY
+    WITH ended AS (
+        UPDATE reservations r SET state = p_to, ended_at = clock_timestamp(), gate_released = false
+        WHERE r.id = ANY (p_ids) AND r.drop_id = p_drop AND r.state = 'held'
+            AND (p_to <> 'expired' OR r.expires_at <= clock_timestamp())
+        RETURNING r.*
+    ), returned AS (
+        UPDATE allocations a SET taken = a.taken - w.q
+        FROM (SELECT e.allocation_id, sum(e.quantity) AS q FROM ended e GROUP BY e.allocation_id) w
+        WHERE a.drop_id = p_drop AND a.id = w.allocation_id
+    )
+    SELECT * FROM ended;
+END
+$$;
+
+CREATE FUNCTION public.mark_released(p_drop text, p_ids uuid[], p_epoch bigint) RETURNS integer
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    PERFORM 1 FROM drops d WHERE d.id = p_drop AND d.epoch = p_epoch FOR NO KEY UPDATE;
+    IF NOT FOUND THEN RETURN 0; END IF;
+    UPDATE reservations r SET gate_released = true
+    WHERE r.id = ANY (p_ids) AND r.drop_id = p_drop AND r.gate_released = false;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+CREATE FUNCTION public.next_epoch(p_epoch bigint) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+    SELECT greatest(p_epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+$$;
+
+CREATE FUNCTION public.points_are_immutable() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% on % refused: a points snapshot never changes; import a new one under another name',
+        TG_OP, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+
+CREATE FUNCTION public.seal_snapshot_points(new_no integer) RETURNS TABLE(member bigint, line integer, first_line integer)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    name text := 'snapshot_points_' || new_no;
+BEGIN
+    BEGIN
+        EXECUTE format('ALTER TABLE %I ADD PRIMARY KEY (snapshot_no, member)', name);
+    EXCEPTION WHEN unique_violation THEN
+        RETURN QUERY EXECUTE format(
+            'SELECT * FROM (SELECT member, line, min(line) OVER (PARTITION BY member) AS first_line FROM %I) AS lines
+             WHERE line > first_line ORDER BY line LIMIT 1', name);
+        EXECUTE format('DROP TABLE %I', name);
+        RETURN;
+    END;
+    EXECUTE format('CREATE TRIGGER immutable BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I
+        FOR EACH STATEMENT EXECUTE FUNCTION points_are_immutable()', name);
+    EXECUTE format('ALTER TABLE snapshot_points ATTACH PARTITION %I FOR VALUES IN (%s)', name, new_no);
+END
+$$;
+
+CREATE FUNCTION public.void_grants(p_drop text, p_ids uuid[], p_members bigint[], p_allocations text[], p_quantities integer[], p_slots integer[], p_keys text[], p_payloads text[], p_epoch bigint) RETURNS TABLE(id uuid, member bigint, state public.reservation_state)
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+BEGIN
+    PERFORM 1 FROM drops d WHERE d.id = p_drop FOR NO KEY UPDATE;
+    INSERT INTO reservations (id, drop_id, allocation_id, member, quantity, slot, idempotency_key, payload, epoch,
+        state, expires_at, ended_at, gate_released)
+    SELECT u.id, p_drop, u.a, u.m, u.q, u.s, u.k, u.p, p_epoch, 'void', clock_timestamp(), clock_timestamp(), true
+    FROM unnest(p_ids, p_allocations, p_members, p_quantities, p_slots, p_keys, p_payloads) AS u (id, a, m, q, s, k, p)
+    ORDER BY u.m
+    ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT r.id, r.member, r.state FROM reservations r WHERE r.id = ANY (p_ids);
+END
+$$;
+
+CREATE TABLE public.allocations (
+    drop_id text NOT NULL COLLATE pg_catalog."C",
+    id text NOT NULL COLLATE pg_catalog."C",
+    "position" integer NOT NULL,
+    quantity integer NOT NULL,
+    taken integer DEFAULT 0 NOT NULL,
+    opens_at timestamp with time zone NOT NULL,
+    closes_at timestamp with time zone NOT NULL,
+    access jsonb NOT NULL,
+    channel text,
+    CONSTRAINT allocations_check CHECK ((closes_at > opens_at)),
+    CONSTRAINT allocations_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT allocations_quantity_check CHECK ((quantity >= 0)),
+    CONSTRAINT never_oversold CHECK (((taken >= 0) AND (taken <= quantity)))
+)
+WITH (fillfactor='50');
+
+CREATE TABLE public.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    subject text NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.drops (
+    id text NOT NULL COLLATE pg_catalog."C",
+    title text NOT NULL,
+    price_amount bigint NOT NULL,
+    list_price_amount bigint,
+    currency text NOT NULL,
+    list_price_currency text,
+    per_member integer NOT NULL,
+    hold_seconds integer NOT NULL,
+    epoch bigint NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    closed boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT drops_check CHECK (((list_price_amount IS NULL) = (list_price_currency IS NULL))),
+    CONSTRAINT drops_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT drops_epoch_check CHECK ((epoch >= 1)),
+    CONSTRAINT drops_hold_seconds_check CHECK ((hold_seconds >= 1)),
+    CONSTRAINT drops_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT drops_list_price_amount_check CHECK ((list_price_amount >= 0)),
+    CONSTRAINT drops_list_price_currency_check CHECK ((list_price_currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT drops_per_member_check CHECK ((per_member >= 1)),
+    CONSTRAINT drops_price_amount_check CHECK ((price_amount >= 0)),
+    CONSTRAINT drops_title_check CHECK ((title <> ''::text))
+);
+
+CREATE TABLE public.eligible_chunks (
+    snapshot_id text NOT NULL COLLATE pg_catalog."C",
+    at_least bigint NOT NULL,
+    part integer NOT NULL,
+    fields bytea NOT NULL,
+    CONSTRAINT eligible_chunks_part_check CHECK ((part >= 0))
+);
+ALTER TABLE ONLY public.eligible_chunks ALTER COLUMN fields SET STORAGE EXTERNAL;
+
+CREATE TABLE public.eligible_sets (
+    snapshot_id text NOT NULL COLLATE pg_catalog."C",
+    at_least bigint NOT NULL,
+    members bigint NOT NULL,
+    chunks bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT eligible_sets_at_least_check CHECK ((at_least >= 0)),
+    CONSTRAINT eligible_sets_check CHECK (((chunks >= 0) AND (chunks <= members))),
+    CONSTRAINT eligible_sets_members_check CHECK ((members >= 0))
+);
+
+CREATE TABLE public.schema_migrations (
+    version character varying NOT NULL
+);
+
+CREATE SEQUENCE public.snapshot_numbers
+    AS integer
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.snapshot_points (
+    member bigint NOT NULL,
+    points bigint NOT NULL,
+    line integer NOT NULL,
+    snapshot_no integer NOT NULL,
+    CONSTRAINT snapshot_points_member_check CHECK ((member >= 1)),
+    CONSTRAINT snapshot_points_points_check CHECK ((points >= 0))
+)
+PARTITION BY LIST (snapshot_no);
+
+CREATE TABLE public.snapshots (
+    id text NOT NULL COLLATE pg_catalog."C",
+    no integer NOT NULL,
+    cutoff timestamp with time zone NOT NULL,
+    cutoff_offset_s integer NOT NULL,
+    members bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT snapshots_cutoff_offset_s_check CHECK (((cutoff_offset_s >= '-86399'::integer) AND (cutoff_offset_s <= 86399))),
+    CONSTRAINT snapshots_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT snapshots_members_check CHECK ((members >= 1))
+);
+
+ALTER TABLE ONLY public.allocations
+    ADD CONSTRAINT allocations_drop_id_position_key UNIQUE (drop_id, "position");
+
+ALTER TABLE ONLY public.allocations
+    ADD CONSTRAINT allocations_pkey PRIMARY KEY (drop_id, id);
+
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.drops
+    ADD CONSTRAINT drops_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.eligible_chunks
+    ADD CONSTRAINT eligible_chunks_pkey PRIMARY KEY (snapshot_id, at_least, part);
+
+ALTER TABLE ONLY public.eligible_sets
+    ADD CONSTRAINT eligible_sets_pkey PRIMARY KEY (snapshot_id, at_least);
+
+ALTER TABLE ONLY public.reservations
+    ADD CONSTRAINT reservations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.snapshot_points
+    ADD CONSTRAINT snapshot_points_pkey PRIMARY KEY (snapshot_no, member);
+
+ALTER TABLE ONLY public.snapshots
+    ADD CONSTRAINT snapshots_no_key UNIQUE (no);
+
+ALTER TABLE ONLY public.snapshots
+    ADD CONSTRAINT snapshots_pkey PRIMARY KEY (id);
+
+CREATE INDEX reservations_due ON public.reservations USING btree (expires_at) WHERE (state = 'held'::public.reservation_state);
+
+CREATE INDEX reservations_ended ON public.reservations USING btree (member) WHERE (state = ANY (ARRAY['cancelled'::public.reservation_state, 'expired'::public.reservation_state, 'returned'::public.reservation_state]));
+
+CREATE UNIQUE INDEX reservations_fcode ON public.reservations USING btree (fcode) WHERE ((fcode IS NOT NULL) AND (state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state])));
+
+CREATE UNIQUE INDEX reservations_key ON public.reservations USING btree (drop_id, member, idempotency_key) WHERE ((idempotency_key IS NOT NULL) AND (state <> 'void'::public.reservation_state));
+
+CREATE UNIQUE INDEX reservations_limit ON public.reservations USING btree (drop_id, member, slot) WHERE (state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state]));
+
+CREATE INDEX reservations_outbox ON public.reservations USING btree (drop_id) WHERE (NOT gate_released);
+
+CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.eligible_chunks FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
+
+CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.eligible_sets FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
+
+CREATE TRIGGER immutable BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.snapshot_points FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
+
+CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.snapshots FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
+
+ALTER TABLE ONLY public.allocations
+    ADD CONSTRAINT allocations_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES public.drops(id);
+
+ALTER TABLE ONLY public.eligible_chunks
+    ADD CONSTRAINT eligible_chunks_snapshot_id_at_least_fkey FOREIGN KEY (snapshot_id, at_least) REFERENCES public.eligible_sets(snapshot_id, at_least);
+
+ALTER TABLE ONLY public.eligible_sets
+    ADD CONSTRAINT eligible_sets_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES public.snapshots(id);

@@ -10,7 +10,7 @@ LUA := flashsale/gate/lua
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test bench lint lock clean
+.PHONY: help setup up test bench lint schema lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ lint: setup ## check style, types, the arrows between modules, and Lua
 	@if command -v luacheck >/dev/null; then luacheck --quiet $(LUA); \
 	elif [ "$(CI)" = true ]; then echo "luacheck is missing; on CI that is a failure." >&2; exit 1; \
 	else echo "luacheck is missing: Lua scripts not checked (Debian: apt install lua-check; macOS: brew install luacheck)."; fi
+
+schema: setup ## write flashsale/ledger/schema.sql anew from the migrations
+	@$(BIN)/python -m tests.ledger.schema
 
 lock: ## resolve the newest allowed versions into requirements.lock
 	@$(PYTHON) -m venv $(UV_VENV)

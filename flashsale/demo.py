@@ -1,0 +1,196 @@
+"""The demo: a drop that opens in ten seconds, a crowd that presses at the opening, and a visitor among it.
+
+It is a customer of the HTTP contract: what it does, anybody with a token can do.
+"""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import aiohttp
+import msgspec
+
+OPENS_IN_S: Final = 10.0
+OPEN_FOR_S: Final = 86_400.0
+UNITS: Final = 200
+CROWD: Final = 300
+VISITOR_UNITS: Final = 20
+SPREAD_S: Final = 2.0
+"""The crowd presses within this time after the opening, as people do; a visitor who is quick gets a unit."""
+VISITOR: Final = 1_000_000_000
+OPERATOR: Final = 1
+TIMEOUT_S: Final = 30.0
+DROPS_MAX: Final = 100_000
+PAGE: Final = 500
+
+PRICE: Final = {"amount": 169_900, "currency": "CNY"}
+
+
+class Failed(Exception):
+    """The service did not do what the demo asked of it."""
+
+
+class Token(Protocol):
+    """Makes a token."""
+
+    def __call__(self, member: int, *, ops: bool = False) -> str:
+        """A token for this member, as a shopper or as an operator."""
+
+
+class Press(msgspec.Struct, frozen=True):
+    """What one member heard: a word, when (seconds after the opening), and how long it took."""
+
+    word: str
+    at_s: float
+    took_s: float
+
+
+async def run(
+    url: str, *, token: Token, say: Callable[[str], None], now: Callable[[], float], rng: random.Random
+) -> list[Press]:
+    """Create the drop, tell the visitor, press at the opening, tell what happened. `Failed` if the service does not."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        url, connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+    ) as session:
+        opens_at_s = now() + OPENS_IN_S
+        drop = await _create(session, token(OPERATOR, ops=True), opens_at_s)
+        say(_invitation(url, drop, opens_at_s, token(VISITOR)))
+        tokens = [token(VISITOR + n) for n in range(1, CROWD + 1)]
+        waits_s = sorted(opens_at_s + rng.random() * SPREAD_S - now() for _ in tokens)
+        presses = await asyncio.gather(
+            *(
+                _press(session, drop, member_token, wait_s=wait_s, opens_at_s=opens_at_s, now=now)
+                for member_token, wait_s in zip(tokens, waits_s, strict=True)
+            )
+        )
+    say(summary(drop, presses))
+    say(_afterwards(url, drop))
+    return presses
+
+
+async def _create(session: aiohttp.ClientSession, token: str, opens_at_s: float) -> str:
+    """A drop with the next free number."""
+    number = await _last_number(session, token)
+    while number < DROPS_MAX:
+        number += 1
+        status, body = await _call(session, "POST", "/v1/ops/drops", token, _drop(f"demo-{number}", opens_at_s))
+        if status == 201:  # noqa: PLR2004
+            return f"demo-{number}"
+        if body.get("code") != "conflict":
+            raise Failed(f"the drop was refused: {body.get('detail', status)}")
+    raise Failed("there are too many demo drops; begin with a new data directory.")
+
+
+async def _last_number(session: aiohttp.ClientSession, token: str) -> int:
+    """The greatest N of all drops called demo-N; 0 when there is none."""
+    last, after = 0, "demo-"
+    while after.startswith("demo-"):
+        status, body = await _call(session, "GET", f"/v1/ops/drops?limit={PAGE}&after={after}", token)
+        if status != 200:  # noqa: PLR2004
+            raise Failed(f"the drops could not be listed: {body.get('detail', status)}")
+        numbers = [item["id"].removeprefix("demo-") for item in body["items"]]
+        last = max([last, *(int(n) for n in numbers if n.isdecimal() and len(n) < len(str(DROPS_MAX)))])
+        after = body["next"] or ""
+    return last
+
+
+def _drop(drop_id: str, opens_at_s: float) -> dict[str, Any]:
+    closes_at = _rfc3339(opens_at_s + OPEN_FOR_S)
+    everyone = {"kind": "everyone"}
+    return {
+        "id": drop_id,
+        "title": "Demo phone",
+        "price": PRICE,
+        "list_price": {**PRICE, "amount": 199_900},
+        "per_member": 1,
+        "allocations": [
+            {
+                "id": "rush",
+                "quantity": UNITS,
+                "opens_at": _rfc3339(opens_at_s),
+                "closes_at": closes_at,
+                "access": everyone,
+            },
+            {
+                "id": "visitors",
+                "quantity": VISITOR_UNITS,
+                "opens_at": _rfc3339(opens_at_s - OPENS_IN_S),
+                "closes_at": closes_at,
+                "access": everyone,
+            },
+        ],
+    }
+
+
+def _rfc3339(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+
+
+async def _call(
+    session: aiohttp.ClientSession, method: str, path: str, token: str, body: object = None
+) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with session.request(method, path, headers=headers, json=body) as answer:
+            return answer.status, json.loads(await answer.read())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise Failed(f"{method} {path} came to nothing: {type(error).__name__} {error}") from None
+
+
+async def _press(
+    session: aiohttp.ClientSession, drop: str, token: str, *, wait_s: float, opens_at_s: float, now: Callable[[], float]
+) -> Press:
+    await asyncio.sleep(wait_s)
+    began = now()
+    try:
+        status, body = await _call(session, "POST", f"/v1/drops/{drop}/reservations", token, {"allocation": "rush"})
+    except Failed:
+        word = "no answer"
+    else:
+        word = {201: "held", 200: "again"}.get(status) or str(body.get("code", status))
+    return Press(word, now() - opens_at_s, now() - began)
+
+
+def _invitation(url: str, drop: str, opens_at_s: float, token: str) -> str:
+    opening = datetime.fromtimestamp(opens_at_s).astimezone().strftime("%H:%M:%S")
+    return f"""\
+Demo drop {drop}: {UNITS} phones at 1,699 CNY, one for each member. It opens at {opening}, in {OPENS_IN_S:g} seconds,
+and {CROWD} simulated members press within {SPREAD_S:g} seconds after that. Press with them:
+
+TOKEN={token}
+{curl(url, drop, "rush")}
+
+Before the opening you hear 403 not_open; then 201 and a reservation, if you are quick: {CROWD} others want the {UNITS}.
+After the last one it is 409 sold_out, and {VISITOR_UNITS} more units are kept for visitors, from now on and for a day:
+
+{curl(url, drop, "visitors")}
+
+One for each member: whoever has a unit hears 409 member_limit. `flashsale token --member 7` makes you another member.
+"""
+
+
+def curl(url: str, drop: str, allocation: str) -> str:
+    """The line for a shell in which TOKEN is set."""
+    body = json.dumps({"allocation": allocation})
+    return f"curl -i -X POST {url}/v1/drops/{drop}/reservations -H \"Authorization: Bearer $TOKEN\" -d '{body}'"
+
+
+def summary(drop: str, presses: list[Press]) -> str:
+    """One line of what happened."""
+    words = Counter(press.word for press in presses)
+    told = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    line = f"Demo drop {drop}: {len(presses)} presses, {told}"
+    held = [press.at_s for press in presses if press.word == "held"]
+    if held:
+        line += f"; the last unit of the crowd went {max(held):.2f} s after the opening"
+    slowest_ms = max((press.took_s for press in presses), default=0.0) * 1000
+    return f"{line}; the slowest answer took {slowest_ms:.0f} ms."
+
+
+def _afterwards(url: str, drop: str) -> str:
+    return f"If you have none yet, there are units for visitors:\n\n{curl(url, drop, 'visitors')}\n"

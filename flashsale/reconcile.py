@@ -24,6 +24,7 @@ Each act may be done twice, or by several processes at once, without harm.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
@@ -42,7 +43,7 @@ PENDING_MAX_MS: Final = 3_000
 BATCH_MAX: Final = 1_000
 TICK_S: Final = 0.5
 LEASE_POLL_S: Final = 0.02
-LEASE_WAIT_S: Final = 5.0
+LEASE_RENEW_S: Final = 1.0
 REBUILD_TRIES_MAX: Final = 3
 
 log = structlog.get_logger()
@@ -93,28 +94,39 @@ class Arming:
             done.exception()  # seen, also when everybody who waited for it has gone
 
     async def _arm(self, drop_id: str, *, force: bool) -> bool:
-        deadline = time.monotonic() + LEASE_WAIT_S
-        while True:
-            drop = await self._catalog.reload(drop_id)
-            if drop is None or (not force and await self._armed(drop)):
-                return False
-            if await self._gate.take_lease(drop_id):
-                break
-            if time.monotonic() > deadline:
-                break  # the lease only spares work: whoever holds it has had its time
+        if not force and await self._armed(drop_id):
+            return False
+        while not await self._gate.take_lease(drop_id):  # noqa: ASYNC110 -- another's lease; unless renewed, it ends
             await asyncio.sleep(LEASE_POLL_S)
+        keeping = asyncio.create_task(self._keep_lease(drop_id))
         try:
-            return await self._rebuild(drop)
+            return (force or not await self._armed(drop_id)) and await self._rebuild(drop_id)
         finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
             await self._gate.drop_lease(drop_id)
 
-    async def _armed(self, drop: Drop) -> bool:
+    async def _keep_lease(self, drop_id: str) -> None:
+        """A rebuild that outlasts its lease would be overtaken by the next, and that one by the one after it."""
+        while True:
+            await asyncio.sleep(LEASE_RENEW_S)
+            with contextlib.suppress(Unavailable):
+                await self._gate.keep_lease(drop_id)
+
+    async def _armed(self, drop_id: str) -> bool:
+        """Whether nothing is to be done: the gate is at the ledger's epoch, or there is no such drop."""
+        drop = await self._catalog.reload(drop_id)
+        if drop is None:
+            return True
         status = await self._gate.status(drop, drop.epoch)
         return not isinstance(status, Unarmed) and status.epoch == drop.epoch
 
-    async def _rebuild(self, drop: Drop) -> bool:
+    async def _rebuild(self, drop_id: str) -> bool:
         began = time.monotonic()
         for _ in range(REBUILD_TRIES_MAX):
+            drop = await self._catalog.reload(drop_id)
+            if drop is None:
+                return False
             await self._bring_eligible(drop)
             epoch = await self._ledger.drops.bump(drop.id)
             if epoch is None:
@@ -136,10 +148,18 @@ class Arming:
             if await self._gate.arm_begin(drop_id, epoch) != "ok":
                 return "superseded"
             members = 0
-            async for part in parts:
-                if not await self._gate.arm_chunk(drop_id, epoch, part):
+            sent: asyncio.Task[bool] | None = None
+            try:
+                async for part in parts:  # the ledger reads the next part while the gate takes this one
+                    if sent is not None and not await sent:
+                        return "lost"
+                    sent = asyncio.create_task(self._gate.arm_chunk(drop_id, epoch, part))
+                    members += len(part) // 2
+                if sent is not None and not await sent:
                     return "lost"
-                members += len(part) // 2
+            finally:
+                if sent is not None:
+                    await asyncio.gather(sent, return_exceptions=True)
             return await self._gate.arm_finish(state.drop, members, state.free, ttl_ms=self._ttl_ms(state.drop))
 
     async def _bring_eligible(self, drop: Drop) -> None:
@@ -182,7 +202,7 @@ class Reconciler:
                 await asyncio.sleep(TICK_S)  # after a full batch, more is likely to be waiting
 
     async def run_once(self) -> Report:
-        """One round over all drops; a store that is away fails its step, and no other."""
+        """One round over all drops; a store that is away fails the drops that need it, and no other."""
         report = Report()
         try:
             epochs = await self._ledger.drops.epochs()
@@ -194,15 +214,18 @@ class Reconciler:
         metrics.repaired.labels("expired").inc(len(expired))
         for found in epochs:
             for step in (self._rearm, self._return_units, self._void_orphans):
-                await self._guarded(step, found.drop, report)
+                if not await self._guarded(step, found.drop, report):
+                    break  # the drop's other steps need the same stores, and would wait as long for them
         return report
 
     @staticmethod
-    async def _guarded(step: Callable[[str, Report], Awaitable[None]], drop_id: str, report: Report) -> None:
+    async def _guarded(step: Callable[[str, Report], Awaitable[None]], drop_id: str, report: Report) -> bool:
         try:
             await step(drop_id, report)
         except Unavailable as fault:
             report.failed.append(f"{step.__name__.strip('_')} {drop_id}: {fault.detail}")
+            return False
+        return True
 
     async def _rearm(self, drop_id: str, report: Report) -> None:
         if await self._arming.arm(drop_id):

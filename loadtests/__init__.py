@@ -3,5 +3,5 @@
 They know the product by its contract alone and import nothing of it: `tokens` mints what a customer carries, `client`
 presses (in the bytes of `http1`), `api` makes the calls that are not in a hurry, `service` finds or starts the service,
 `verify` holds what was heard against the rules and `stores` looks into the stores themselves. `replay` runs a sale that
-really took place (`sale`) and tells it (`report`).
+really took place (`sale`) and tells it (`report`). `bench` measures, beside an empty handler in the same run.
 """

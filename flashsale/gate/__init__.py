@@ -89,6 +89,7 @@ class Gate:
         self._timeout_s = timeout_s
         self._new_ids = new_ids
         self._scripts = {name: Script(name) for name in NAMES}
+        self._name = secrets.token_bytes(8)
         self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def _run(self, name: str, script_keys: tuple[str, ...], *args: object) -> object:
@@ -193,11 +194,17 @@ class Gate:
     async def take_lease(self, drop_id: str, *, stripe: int = 0) -> bool:
         """Take the lease to rebuild: keeps processes from doing the same work, nothing more."""
         key = keys.stripe(drop_id, stripe).arming
-        return await self._command("SET", key, "1", "NX", "PX", ARMING_LEASE_MS) is not None
+        return await self._command("SET", key, self._name, "NX", "PX", ARMING_LEASE_MS) is not None
+
+    async def keep_lease(self, drop_id: str, *, stripe: int = 0) -> None:
+        """Hold the lease for another `ARMING_LEASE_MS`."""
+        await self._command("SET", keys.stripe(drop_id, stripe).arming, self._name, "PX", ARMING_LEASE_MS)
 
     async def drop_lease(self, drop_id: str, *, stripe: int = 0) -> None:
-        """Give the lease back."""
-        await self._command("DEL", keys.stripe(drop_id, stripe).arming)
+        """Give the lease back, if nobody else has taken it since."""
+        key = keys.stripe(drop_id, stripe).arming
+        if await self._command("GET", key) == self._name:
+            await self._command("DEL", key)
 
     async def arm_begin(self, drop_id: str, epoch: int, *, stripe: int = 0) -> Literal["ok", "superseded"]:
         """Open a staging for `epoch`, unless the gate is armed for it or a later one already."""

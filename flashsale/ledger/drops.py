@@ -1,6 +1,6 @@
 """Drops in the ledger: reading them, and operator acts, each in one transaction with its epoch and its audit line."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -92,6 +92,17 @@ async def _audit(connection: Executor, actor: str, action: str, subject: str, de
     await connection.execute(sql("audit_insert"), actor, action, subject, msgspec.json.encode(detail).decode())
 
 
+def _interleaved(members: list[str], entries: list[str], *, one_each: bool) -> list[str]:
+    """[member, entries, member, entries …], the entries of a member who has several as lines of one text."""
+    pairs: Iterable[tuple[str, str]] = zip(members, entries, strict=True)
+    if not one_each:
+        lines: dict[str, str] = {}
+        for member, entry in pairs:
+            lines[member] = f"{lines[member]}\n{entry}" if member in lines else entry
+        pairs = lines.items()
+    return [text for pair in pairs for text in pair]
+
+
 class DropStore:
     """All drops."""
 
@@ -174,6 +185,7 @@ class DropStore:
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(sql("arming_memory"))
             row = await connection.fetchrow(sql("drop_list"), drop_id, None, 1)
             if row is None or row["epoch"] != epoch:
                 yield None
@@ -185,7 +197,7 @@ class DropStore:
             async def parts() -> AsyncIterator[list[str]]:
                 groups = max(1, live // ENTRIES_PER_PART)
                 async for part in connection.cursor(sql("live_entries"), drop_id, groups, prefetch=4):
-                    yield [text for pair in zip(part["members"], part["entries"], strict=True) for text in pair]
+                    yield _interleaved(part["members"], part["entries"], one_each=drop.per_member == 1)
 
             yield ArmState(drop, free, live), parts()
 

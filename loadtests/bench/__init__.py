@@ -1,0 +1,11 @@
+"""The figures that the product promises, measured beside an empty handler, in one run, with shipped defaults.
+
+    python -m loadtests.bench [--rounds N] [--seconds S] [--only NAME …] [--json FILE] [--quick]
+
+The product is a `flashsale up` of its own, with its Valkey and its Postgres (`house`). It is known by its contract
+alone, as to every load test, and looked into from outside: `processes` reads what its processes cost, `memory` asks
+Valkey for the size of a key. `presses` compares requests a second (the load comes from wrk: `wrk`, `press.lua`,
+`tokenfile`; the empty handler is `empty`), `points` times an import, `memory` weighs the gate, `rebuild` empties it in
+the middle of a sale; `table` is what they fill.
+A missed target is told as missed; only what could not be measured is a failure.
+"""

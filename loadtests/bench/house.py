@@ -1,0 +1,174 @@
+"""The product under test: a `flashsale up` of its own in a folder of its own, with shipped defaults."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from loadtests import service
+from loadtests.api import Api, api_at, rfc3339
+from loadtests.bench.processes import program
+from loadtests.bench.table import Failed
+from loadtests.errors import SetupError
+from loadtests.tokens import Minter
+
+TOKENS_LIVE_S = 12 * 3600
+CALL_TIMEOUT_S = 900.0
+HOLD_S = 24 * 3600  # no hold may end while something is measured
+OPEN_FOR_S = 24 * 3600
+ONE_CALL_EACH = {"FLASHSALE_GATE_BATCH_MAX": "1", "FLASHSALE_LEDGER_BATCH_MAX": "1"}
+SETTLE_S = 30.0  # I16: what is disturbed settles within this
+POLL_S = 0.05
+IMPORT_CUTOFF = "2011-08-16T00:00:00+08:00"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. `rounds` of `seconds` each; the sizes are those of the targets unless `quick`."""
+
+    rounds: int
+    seconds: int
+    quick: bool
+    folder: Path
+    environ: Mapping[str, str]
+    progress: Callable[[str], None]
+
+    def size(self, full: int, quick: int) -> int:
+        """A size of the targets, or that of a quick look, whose figures say nothing."""
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True)
+class House:
+    """A running product: its URLs, its processes, and a customer's way in."""
+
+    at: service.Service
+    api: Api
+    session: aiohttp.ClientSession
+    minter: Minter
+    pids: Mapping[str, int]
+    folder: Path
+    environ: Mapping[str, str]
+
+    async def create_drop(self, drop: str, quantity: int, access: Mapping[str, object] | None = None) -> None:
+        """A drop with one allocation, `all`, which is open; one unit a member."""
+        now = time.time()
+        allocation = {
+            "id": "all", "quantity": quantity, "opens_at": rfc3339(now - 60), "closes_at": rfc3339(now + OPEN_FOR_S),
+            "access": access or {"kind": "everyone"},
+        }  # fmt: skip
+        await self.api.create_drop(
+            {
+                "id": drop,
+                "title": f"Measured: {drop}",
+                "price": {"amount": 169_900, "currency": "CNY"},
+                "per_member": 1,
+                "hold_seconds": HOLD_S,
+                "allocations": [allocation],
+            }
+        )
+
+    async def press(self, drop: str, member: int) -> tuple[int, str]:
+        """One press of the button: status and body. `Failed` when no answer comes."""
+        headers = {"Authorization": f"Bearer {self.minter.shopper(member)}"}
+        url = f"{self.at.url}/v1/drops/{drop}/reservations"
+        async with _lost_is_failed(url), self.session.post(url, json={"allocation": "all"}, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+    async def import_points(self, name: str, csv: Path) -> None:
+        """Import a snapshot out of a file, which is never held in memory. `Failed` when it is refused."""
+        headers = {"Authorization": f"Bearer {self.minter.operator()}", "Content-Type": "text/csv"}
+        query = {"name": name, "cutoff": IMPORT_CUTOFF}
+        url = f"{self.at.url}/v1/ops/points"
+        with await asyncio.to_thread(csv.open, "rb") as file:
+            async with (
+                _lost_is_failed(url),
+                self.session.post(url, params=query, data=file, headers=headers) as answer,
+            ):
+                if answer.status != 201:
+                    raise Failed(f"the import was answered {answer.status} {(await answer.text())[:300]}")
+
+    async def settled(self, drop: str, held_min: int) -> int:
+        """How many units the ledger holds for members, once gate and ledger agree; `Failed` when that does not come.
+
+        So many must be held at least: they were answered with 201.
+        """
+        give_up_at = time.monotonic() + SETTLE_S
+        while True:
+            balance = await self.api.balance(drop)
+            [allocation] = balance["allocations"]
+            if balance["balanced"] and allocation["held"] >= held_min:
+                return int(allocation["held"])
+            if time.monotonic() > give_up_at:
+                raise Failed(f"{held_min:,} reservations of {drop} were answered with 201; the balance is {balance}")
+            await asyncio.sleep(POLL_S)
+
+
+@contextlib.asynccontextmanager
+async def _lost_is_failed(url: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Failed(f"{url} gave no answer: {error!r}") from None
+
+
+def shipped(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without any setting of the product: its defaults are what is measured."""
+    return {name: value for name, value in environ.items() if not name.startswith("FLASHSALE_")}
+
+
+@contextlib.asynccontextmanager
+async def opened(plan: Plan, name: str) -> AsyncIterator[House]:
+    """Start a product with empty stores; it is gone when the block ends."""
+    plan.progress(f"starting a service for {name}")
+    folder = plan.folder / name
+    folder.mkdir()
+    folder.chmod(0o711)  # as root, the servers run as another user
+    data_dir = folder / "data"
+    environ = shipped(plan.environ)
+    timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+    async with (
+        service.started(data_dir, port=service.free_port(), workers=None, secret=None, environ=environ) as at,
+        aiohttp.ClientSession(timeout=timeout) as session,
+    ):
+        minter = Minter(at.secret, expires_at=int(time.time()) + TOKENS_LIVE_S)
+        run = json.loads((data_dir / "run.json").read_text())
+        missing = {"web", "valkey", "postgres"} - set(run["pids"])
+        if missing:
+            raise SetupError(f"{data_dir / 'run.json'} does not name the processes {', '.join(sorted(missing))}.")
+        async with api_at(at.url, minter.operator()) as api:
+            yield House(at, api, session, minter, run["pids"], folder, environ)
+
+
+@contextlib.asynccontextmanager
+async def one_call_each(house: House) -> AsyncIterator[tuple[str, int]]:
+    """A second web process on the same stores that combines nothing; gives its URL and process id."""
+    port = service.free_port()
+    url = f"http://127.0.0.1:{port}"
+    environ = {
+        **house.environ,
+        **ONE_CALL_EACH,
+        "FLASHSALE_REDIS_URL": house.at.redis_url or "",
+        "FLASHSALE_DATABASE_URL": house.at.database_url or "",
+        "FLASHSALE_JWT_SECRET": house.at.secret,
+        "FLASHSALE_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "flashsale", "serve"]
+    async with program(command, environ=environ, log=house.folder / "one-call-each.log", url=f"{url}/readyz") as pid:
+        yield url, pid
+
+
+@contextlib.asynccontextmanager
+async def empty_handler(house: House) -> AsyncIterator[tuple[str, int]]:
+    """What everything is compared with; gives its URL and process id."""
+    port = service.free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "loadtests.bench.empty", str(port)]
+    async with program(command, environ=house.environ, log=house.folder / "empty.log", url=url) as pid:
+        yield url, pid

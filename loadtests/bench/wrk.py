@@ -1,0 +1,85 @@
+"""wrk, the load generator: one thread, 64 connections, each request out of a file."""
+
+import asyncio
+import shlex
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from loadtests.bench.table import Failed
+from loadtests.bench.tokenfile import Requests
+from loadtests.errors import SetupError
+
+CONNECTIONS = 64
+ANSWER_TIMEOUT_S = 10
+PATIENCE_S = 60.0
+SCRIPT = Path(__file__).with_name("press.lua")
+
+
+class Expected(NamedTuple):
+    """What every answer must be: this status, and this word in its body."""
+
+    status: int
+    word: str
+
+
+class Load(NamedTuple):
+    """What wrk measured; every answer was the expected one."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    command: str
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+def find_wrk() -> str:
+    """Where wrk is; `SetupError` says how to get it."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise SetupError("wrk is missing: install it (Debian: apt install wrk; macOS: brew install wrk).")
+    return found
+
+
+async def load(url: str, requests: Requests, expected: Expected, duration_s: int) -> Load:
+    """Press for `duration_s`. `Failed` when any answer is not the expected one, or the file was too short."""
+    command = [
+        find_wrk(), "-t1", f"-c{CONNECTIONS}", f"-d{duration_s}s", f"--timeout={ANSWER_TIMEOUT_S}s", f"-s{SCRIPT}", url,
+        "--", str(requests.path), str(requests.length_bytes), str(expected.status), expected.word,
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(duration_s + PATIENCE_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        raise Failed(f"wrk did not end within {duration_s + PATIENCE_S:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return read_output(output.decode(errors="replace"), shlex.join(command))
+
+
+def read_output(output: str, command: str) -> Load:
+    """What the script wrote. `Failed` when it says that the measurement is void."""
+    said = dict(line[2:].split(" ", 1) for line in output.splitlines() if line.startswith("= "))
+    if "exhausted" not in said:
+        raise Failed(f"wrk failed: {output.strip()[-500:]}")
+    requests, unexpected = int(said["requests"]), int(said["unexpected"])
+    if said["exhausted"] != "false":
+        raise Failed("the file of requests was too short: the server is faster than expected")
+    if unexpected or int(said["broken"]):
+        raise Failed(
+            f"{unexpected} of {requests} answers were not the expected one (the first: {said['first_unexpected']}), "
+            f"{said['broken']} connections broke or answers took over {ANSWER_TIMEOUT_S} s"
+        )
+    if requests == 0:
+        raise Failed("not one request was answered")
+    return Load(requests, int(said["duration_us"]) / 1e6, int(said["p50_us"]) / 1e3, int(said["p99_us"]) / 1e3, command)

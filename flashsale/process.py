@@ -1,8 +1,9 @@
-"""What the long-running processes share: patience with stores that are away, and one form for all log lines."""
+"""What the processes share: where they find each other, patience with stores that are away, one form of log lines."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
@@ -10,6 +11,9 @@ import structlog
 from flashsale.errors import SetupError, Unavailable
 from flashsale.settings import Settings
 
+RUN_FILE: Final = "run.json"
+SECRET_FILE: Final = "jwt_secret"  # noqa: S105 -- a file's name
+"""Both in the data directory, written by `flashsale up`: what runs where, and the secret that it made."""
 RETRY_BASE_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 STEADY_S: Final = 10.0
@@ -18,6 +22,23 @@ STEADY_S: Final = 10.0
 Result = TypeVar("Result")
 
 log = structlog.get_logger()
+
+
+def kept_secret(data_dir: Path) -> str | None:
+    """The secret that `up` made in this data directory; None when there is none."""
+    path = data_dir / SECRET_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SetupError(f"The secret in {path} cannot be read: {error.strerror}.") from None
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine reaches a service that listens on `host`."""
+    near = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- compared, not bound
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
 
 def require_stores(settings: Settings) -> tuple[str, str]:

@@ -193,10 +193,12 @@ class Reconciler:
 
     async def run(self, *, beat: Callable[[], None] = lambda: None) -> None:
         """Round after round, until cancelled."""
+        failed: list[str] = []
         while True:
             report = await self.run_once()
-            if report.failed:
-                log.warning("reconcile.failed", steps=report.failed)
+            if report.failed != failed:  # one line when something begins to fail, one when that is over
+                failed = report.failed
+                log.warning("reconcile.failed", steps=failed) if failed else log.info("reconcile.recovered")
             beat()
             if max(report.expired, report.returned, report.voided + report.settled) < BATCH_MAX:
                 await asyncio.sleep(TICK_S)  # after a full batch, more is likely to be waiting

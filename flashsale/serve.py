@@ -25,7 +25,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from flashsale.errors import SetupError
-from flashsale.process import libraries_to_structlog, require_stores, until_available
+from flashsale.process import libraries_to_structlog, require_stores, until_available, url_of
 from flashsale.settings import Settings
 from flashsale.web.auth import mint
 
@@ -65,12 +65,6 @@ def listen(host: str, port: int) -> socket.socket:
             ) from None
         raise SetupError(f"Cannot listen on port {port} of {host}: {error.strerror}.") from None
     return found
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a client on this machine reaches a service that listens on `host`."""
-    near = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- compared, not bound
-    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
 
 def check_secret(secret: str) -> None:

@@ -18,13 +18,12 @@ from flashsale import demo, embedded
 from flashsale.embedded.places import kept_password
 from flashsale.errors import SetupError
 from flashsale.ledger.migrate import migrate
-from flashsale.serve import CLEANUP_S, METRICS_VARIABLE, check_secret, listen, url_of
+from flashsale.process import RUN_FILE, SECRET_FILE, kept_secret, url_of
+from flashsale.serve import CLEANUP_S, METRICS_VARIABLE, check_secret, listen
 from flashsale.settings import PREFIX, Settings
 from flashsale.supervise import Event, Program
 from flashsale.web.auth import mint
 
-RUN_FILE: Final = "run.json"
-SECRET_FILE: Final = "jwt_secret"  # noqa: S105 -- a file's name
 METRICS_FOLDER: Final = "metrics"
 READY_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 5.0
@@ -43,17 +42,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     environ: Mapping[str, str]
     demo: bool = True
     log_files: bool = False
-
-
-def kept_secret(data_dir: Path) -> str | None:
-    """The secret that `up` made in this data directory; None when there is none."""
-    path = data_dir / SECRET_FILE
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SetupError(f"The secret in {path} cannot be read: {error.strerror}.") from None
 
 
 class _RunFile:

@@ -14,9 +14,8 @@ import msgspec
 
 from flashsale.cli import options
 from flashsale.errors import Refused, Unavailable
-from flashsale.serve import url_of
+from flashsale.process import RUN_FILE, url_of
 from flashsale.settings import Settings
-from flashsale.up import RUN_FILE
 from flashsale.web.auth import mint
 
 TIMEOUT_S: Final = 30.0

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from flashsale.domain import MEMBER_MAX
 from flashsale.errors import SetupError
+from flashsale.process import SECRET_FILE, kept_secret
 from flashsale.settings import PREFIX, Settings, load
-from flashsale.up import SECRET_FILE, kept_secret
 
 OVERRIDES: Final = ("host", "port", "workers", "data_dir", "redis_url", "database_url")
 

@@ -1,15 +1,16 @@
-"""`up`, `serve`, `worker`, `migrate`: the service and its parts."""
+"""`up`, `serve`, `worker`, `migrate`: the service and its parts.
+
+Each imports what it runs when it is called: no other command has to wait for that, and `serve` must set up the metrics
+before anything imports them.
+"""
 
 import argparse
 import asyncio
 import os
 import sys
 
-from flashsale import serve, up
 from flashsale.cli import options, output
 from flashsale.errors import SetupError
-from flashsale.ledger import SCHEMA_VERSION
-from flashsale.ledger.migrate import migrate
 
 
 def add(commands: options.Commands) -> None:
@@ -55,6 +56,8 @@ def add(commands: options.Commands) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
+    from flashsale import up  # noqa: PLC0415 -- see the top
+
     environ, settings = options.environ_of(args), options.settings_of(args)
     on_terminal = sys.stderr.isatty()
 
@@ -76,18 +79,23 @@ def _as_json(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from flashsale import serve  # noqa: PLC0415 -- see the top
+
     _as_json(args)
     return serve.serve(options.settings_of(args))
 
 
 def _worker(args: argparse.Namespace) -> int:
-    from flashsale import worker  # noqa: PLC0415 -- it imports the metrics, which `serve` must set up first
+    from flashsale import worker  # noqa: PLC0415 -- see the top
 
     _as_json(args)
     return worker.run(options.settings_of(args))
 
 
 def _migrate(args: argparse.Namespace) -> int:
+    from flashsale.ledger import SCHEMA_VERSION  # noqa: PLC0415 -- see the top
+    from flashsale.ledger.migrate import migrate  # noqa: PLC0415 -- see the top
+
     settings = options.settings_of(args)
     if settings.database_url is None:
         raise SetupError("FLASHSALE_DATABASE_URL is not set, so there is no database to migrate.")

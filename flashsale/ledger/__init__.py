@@ -6,6 +6,8 @@ the way to it does wrong is `LedgerUnavailable`: the effect of the call is unkno
 
 from typing import Final
 
+import asyncpg
+
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
 from flashsale.ledger.points import PointsStore
@@ -58,8 +60,11 @@ class Ledger:
 
     async def ping(self) -> None:
         """Return when a primary with this version's schema answers."""
-        async with passing_faults():
-            row = await self._pool.fetchrow(sql("ping"))
+        try:
+            async with passing_faults():
+                row = await self._pool.fetchrow(sql("ping"))
+        except asyncpg.UndefinedTableError:
+            raise LedgerUnavailable("The database has no schema yet: run `flashsale migrate`.") from None
         if not row["primary"]:
             raise LedgerUnavailable("Postgres is a standby; stock is decided only on the primary.")
         if row["schema_version"] != SCHEMA_VERSION:

@@ -16,8 +16,8 @@ import pytest
 from flashsale import embedded
 from flashsale.errors import LedgerUnavailable, SetupError
 from flashsale.ledger.migrate import migrate
-from flashsale.process import RETRY_MAX_S, retry_delay_s, until_available
-from flashsale.serve import listen, url_of
+from flashsale.process import RETRY_MAX_S, retry_delay_s, until_available, url_of
+from flashsale.serve import listen
 from flashsale.web.auth import mint
 from tests.flow.command import SECRET, Running, environ, get, post, reachable_folder, running, until, until_status
 

@@ -300,6 +300,7 @@ async def test_stop_before_ready_leaves_nothing_running(home: Path) -> None:
 async def test_own_servers_are_used_and_get_no_demo(service: Up, home: Path) -> None:
     """With URLs given nothing is started but web and worker, and nobody's database gets a drop unasked."""
     urls = ("--redis-url", service.run["redis_url"], "--database-url", service.run["database_url"])
+    await service.said("Demo drop demo-1: 200 phones")
     before = await _drops(service.url)
     data = ("--port", "0", "--data-dir", str(home / "data"))
     async with running("up", "--json", *data, *urls, jwt_secret=SECRET) as second:

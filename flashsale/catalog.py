@@ -12,6 +12,8 @@ from flashsale.ledger import DropStore
 
 UNKNOWN_TTL_S: Final = 1.0
 UNKNOWN_MAX: Final = 10_000
+PAGE_TTL_S: Final = 0.5
+PAGES_MAX: Final = 256
 
 
 class Catalog:
@@ -22,6 +24,8 @@ class Catalog:
         self._drops: dict[str, Drop] = {}
         self._min_epoch: dict[str, int] = {}
         self._unknown: dict[str, float] = {}
+        self._asked: dict[str, asyncio.Future[Drop | None]] = {}
+        self._pages: dict[tuple[str | None, int], tuple[float, asyncio.Future[list[Drop]]]] = {}
 
     def known(self, drop_id: str) -> Drop | None:
         """The drop, if this process has it at hand."""
@@ -52,7 +56,29 @@ class Catalog:
         now = asyncio.get_running_loop().time()
         if self._unknown.get(drop_id, 0.0) > now:
             return None
-        return await self.reload(drop_id)
+        asked = self._asked.get(drop_id)
+        if asked is None:
+            asked = self._asked[drop_id] = asyncio.ensure_future(self.reload(drop_id))
+            asked.add_done_callback(lambda done: self._answered(drop_id, done))
+        return await asyncio.shield(asked)
+
+    def _answered(self, drop_id: str, done: asyncio.Future[Drop | None]) -> None:
+        del self._asked[drop_id]
+        if not done.cancelled():
+            done.exception()  # seen, also when everybody who asked has gone
+
+    async def page(self, after: str | None, limit: int) -> list[Drop]:
+        """A page of all drops, as the ledger had it at most `PAGE_TTL_S` ago: everybody looks at the first one."""
+        now = asyncio.get_running_loop().time()
+        known = self._pages.get((after, limit))
+        if known is not None and known[0] > now:
+            return await asyncio.shield(known[1])
+        if len(self._pages) >= PAGES_MAX:
+            self._pages.clear()
+        asked = asyncio.ensure_future(self._store.page(after, limit))
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._pages[after, limit] = (now + PAGE_TTL_S, asked)
+        return await asyncio.shield(asked)
 
     async def reload(self, drop_id: str) -> Drop | None:
         """The drop as the ledger has it now."""
@@ -67,9 +93,11 @@ class Catalog:
 
     async def refresh(self) -> list[str]:
         """Poll the epochs; reload what changed. Returns the ids of the drops that did."""
-        changed = []
-        for found in await self._store.epochs():
+        epochs = await self._store.epochs()
+        for found in epochs:  # all of them first: reloading one may fail
             self.raise_epoch(found.drop, found.epoch)
+        changed = []
+        for found in epochs:
             known = self._drops.get(found.drop)
             if known is None or known.epoch != found.epoch:
                 await self.reload(found.drop)

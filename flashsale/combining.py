@@ -21,7 +21,8 @@ class Lane(Generic[Item, Result]):
 
     `call` takes up to `batch_max` items and returns one result per item in their order. When it
     raises, the items of that batch, and no others, get the exception. At most `queue_max` items
-    wait; one more is refused with `Overloaded`, so that memory stays bounded.
+    wait, and none for longer than `wait_max_s`: more, or later, is `Overloaded`, so that memory stays
+    bounded and a store that stalls does not keep thousands waiting for one time-out after the other.
     """
 
     def __init__(
@@ -30,13 +31,15 @@ class Lane(Generic[Item, Result]):
         *,
         batch_max: int,
         queue_max: int,
+        wait_max_s: float = 60.0,
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self._call = call
         self._batch_max = batch_max
         self._queue_max = queue_max
+        self._wait_max_s = wait_max_s
         self._observe = observe
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -58,7 +61,7 @@ class Lane(Generic[Item, Result]):
         if loop is None:  # kept, because get_running_loop() asks the system for the process id each time
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, loop.time()))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
         return future
@@ -66,23 +69,32 @@ class Lane(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._waiting:
+                self._refuse_late(asyncio.get_running_loop().time() - self._wait_max_s)
                 size = min(len(self._waiting), self._batch_max)
-                await self._run_batch([self._waiting.popleft() for _ in range(size)])
+                if size:
+                    await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)])
         finally:
             self._runner = None
             self._fail_rest()
 
+    def _refuse_late(self, before: float) -> None:
+        """The oldest are in front; who has waited since `before` or longer is told to come back."""
+        while self._waiting and self._waiting[0][2] <= before:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_exception(Overloaded("This has waited for too long; repeat the same request."))
+
     def _fail_rest(self) -> None:
         """Only a cancelled runner leaves anything behind: tell those who wait instead of letting them hang."""
         while self._waiting:
-            _, future = self._waiting.popleft()
+            future = self._waiting.popleft()[1]
             if not future.done():
                 future.set_exception(Unavailable("The service is stopping; repeat the same request."))
 
     async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
-        if self._observe is not None:
-            self._observe(len(batch))
         try:
+            if self._observe is not None:
+                self._observe(len(batch))
             results = await self._call([item for item, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} came back with {len(results)} results")

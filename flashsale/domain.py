@@ -95,7 +95,10 @@ Access = Everyone | Points | Tier | Fcode
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """A slice of a drop's stock: units, window, who may take, through which channel."""
+    """A slice of a drop's stock: units, window, who may take, through which channel.
+
+    `eligible_set` names the ledger's list of who a points rule lets in; None with other rules.
+    """
 
     id: str
     quantity: int
@@ -103,6 +106,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     closes_at: datetime
     access: Access
     channel: str | None = None
+    eligible_set: str | None = None
 
 
 class Drop(msgspec.Struct, frozen=True, kw_only=True):

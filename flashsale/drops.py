@@ -22,6 +22,7 @@ from flashsale.ledger import Act, AuditLine, Ledger, Units
 
 OUTBOX_MAX: Final = 10_000
 BALANCE_TRIES_MAX: Final = 10
+BALANCE_PAUSE_S: Final = 0.02
 REARM_WAIT_S: Final = 5.0
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
@@ -47,11 +48,14 @@ class AllocationBalance(msgspec.Struct, frozen=True):
     pending: int
     held: int
     confirmed: int
+    moved: int
+    """Units that changed place while the two stores were read one after the other; 0 when nothing moved."""
 
     @property
     def balanced(self) -> bool:
-        """Whether every unit is somewhere, and none twice."""
-        return self.available + self.pending + self.held + self.confirmed == self.quantity and self.available >= 0
+        """Whether every unit is somewhere, and none twice, but for those that moved in the meantime."""
+        found = self.available + self.pending + self.held + self.confirmed
+        return abs(found - self.quantity) <= self.moved and self.available >= 0
 
 
 def check_window(allocation_id: str, opens_at: datetime, closes_at: datetime) -> None:
@@ -164,8 +168,8 @@ class Operations:
     async def balance(self, drop_id: str) -> list[AllocationBalance]:
         """Where every unit is, in gate and ledger.
 
-        Two stores cannot be read at one instant: the ledger is read between two readings of the gate, again until
-        both agree and the epochs do; after `BALANCE_TRIES_MAX` tries in a rush the last reading stands as it is.
+        Two stores cannot be read at one instant: the ledger is read between two readings of the gate. When nothing
+        moved between these, the balance is exact; after `BALANCE_TRIES_MAX` tries in a rush, what moved is allowed for.
         """
         drop = await self._catalog.reload(drop_id)
         if drop is None:
@@ -181,9 +185,11 @@ class Operations:
                 continue
             units = await self._ledger.drops.balance(drop_id, list(before.pending))
             after = await self._gate.status(drop, drop.epoch, probes)
-            balance = [_balance_of(u, before) for u in units]
-            if _still(before, after) and units and units[0].epoch == before.epoch and all(b.balanced for b in balance):
-                break
+            if not isinstance(after, Unarmed) and {before.epoch, after.epoch} == {u.epoch for u in units}:
+                balance = [_balance_of(u, before, after) for u in units]
+                if all(b.balanced and b.moved == 0 for b in balance):
+                    break
+            await asyncio.sleep(BALANCE_PAUSE_S)
         if not balance:
             raise Unavailable("The gate is being rebuilt; ask again in a moment.")
         return balance
@@ -216,23 +222,17 @@ class Operations:
         return drop
 
 
-def _still(before: Status, after: Status | Unarmed) -> bool:
-    """Whether nothing moved between two readings of the gate."""
-    return not isinstance(after, Unarmed) and (before.epoch, before.available, before.pending, before.found) == (
-        after.epoch,
-        after.available,
-        after.pending,
-        after.found,
-    )
-
-
-def _balance_of(units: Units, gate: Status) -> AllocationBalance:
-    in_flight = {i: e for i, e in gate.pending.items() if i not in units.live} | gate.found
+def _balance_of(units: Units, before: Status, after: Status) -> AllocationBalance:
+    name = units.allocation
+    in_flight = {i: e for i, e in before.pending.items() if i not in units.live} | before.found
+    changed = {**before.pending, **before.found}.items() ^ {**after.pending, **after.found}.items()
     return AllocationBalance(
-        id=units.allocation,
+        id=name,
         quantity=units.quantity,
-        available=gate.available.get(units.allocation, -1),
-        pending=sum(quantity for allocation, quantity in in_flight.values() if allocation == units.allocation),
+        available=before.available.get(name, -1),
+        pending=sum(quantity for allocation, quantity in in_flight.values() if allocation == name),
         held=units.held,
         confirmed=units.confirmed,
+        moved=abs(before.available.get(name, 0) - after.available.get(name, 0))
+        + sum(quantity for _, (allocation, quantity) in changed if allocation == name),
     )

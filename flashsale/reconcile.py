@@ -26,7 +26,7 @@ Each act may be done twice, or by several processes at once, without harm.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -44,6 +44,9 @@ BATCH_MAX: Final = 1_000
 TICK_S: Final = 0.5
 LEASE_POLL_S: Final = 0.02
 LEASE_RENEW_S: Final = 1.0
+LEASE_RENEWALS_MAX: Final = 60
+DROPS_AT_ONCE_MAX: Final = 4
+DROP_ROUND_MAX_S: Final = 10.0
 REBUILD_TRIES_MAX: Final = 3
 
 log = structlog.get_logger()
@@ -58,6 +61,16 @@ class Report(msgspec.Struct):
     voided: int = 0
     settled: int = 0
     failed: list[str] = []
+
+
+def heed_cancellation() -> None:
+    """Raise a cancellation that was asked for and got lost on the way: a loop without end would never hear of it again.
+
+    `asyncio.wait_for` of Python 3.11 answers with the result when both come together; redis-py sends through it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Arming:
@@ -108,16 +121,22 @@ class Arming:
 
     async def _keep_lease(self, drop_id: str) -> None:
         """A rebuild that outlasts its lease would be overtaken by the next, and that one by the one after it."""
-        while True:
+        for _ in range(LEASE_RENEWALS_MAX):
             await asyncio.sleep(LEASE_RENEW_S)
             with contextlib.suppress(Unavailable):
                 await self._gate.keep_lease(drop_id)
+            heed_cancellation()
 
     async def _armed(self, drop_id: str) -> bool:
-        """Whether nothing is to be done: the gate is at the ledger's epoch, or there is no such drop."""
+        """Whether nothing is to be done: the gate is at the ledger's epoch, or there is no such drop.
+
+        A ledger that is behind an epoch this process has seen was restored: then a new epoch is called for.
+        """
         drop = await self._catalog.reload(drop_id)
         if drop is None:
             return True
+        if drop.epoch < self._catalog.min_epoch(drop_id):
+            return False
         status = await self._gate.status(drop, drop.epoch)
         return not isinstance(status, Unarmed) and status.epoch == drop.epoch
 
@@ -164,17 +183,18 @@ class Arming:
 
     async def _bring_eligible(self, drop: Drop) -> None:
         """Copy the eligible sets that the drop's rules name and the gate does not have."""
-        for rule in {a.access for a in drop.allocations if isinstance(a.access, Points)}:
-            if await self._gate.has_eligible(drop.id, rule):
+        for name, rule in {(a.eligible_set, a.access) for a in drop.allocations if isinstance(a.access, Points)}:
+            assert name is not None, f"the list of {rule} was computed before the rule was set up, and never goes"
+            if await self._gate.has_eligible(drop.id, name):
                 continue
             info = await self._ledger.points.build_eligible(rule.snapshot, rule.at_least)
-            assert info is not None, f"snapshot {rule.snapshot} was there when the rule was set up, and never goes"
+            assert info is not None, f"snapshot {rule.snapshot} never goes"
             staging = await self._gate.eligible_begin(drop.id)
             async for part in self._ledger.points.eligible_parts(rule.snapshot, rule.at_least):
                 if not await self._gate.eligible_chunk(staging, part):
                     break
             await self._gate.eligible_finish(
-                drop.id, rule, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop)
+                drop.id, name, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop)
             )  # when it was lost half-way, arm_finish notices, and the rebuild is tried again
 
     def _ttl_ms(self, drop: Drop) -> int:
@@ -200,34 +220,48 @@ class Reconciler:
                 failed = report.failed
                 log.warning("reconcile.failed", steps=failed) if failed else log.info("reconcile.recovered")
             beat()
+            heed_cancellation()
             if max(report.expired, report.returned, report.voided + report.settled) < BATCH_MAX:
                 await asyncio.sleep(TICK_S)  # after a full batch, more is likely to be waiting
 
     async def run_once(self) -> Report:
-        """One round over all drops; a store that is away fails the drops that need it, and no other."""
+        """One round over all drops. What is wrong with one drop, or one step, holds up no other."""
         report = Report()
         try:
             epochs = await self._ledger.drops.epochs()
-            expired = await self._ledger.reservations.expire(BATCH_MAX)
+            due = await self._ledger.reservations.due(BATCH_MAX)
         except Unavailable as fault:
             report.failed.append(f"ledger: {fault.detail}")
             return report
-        report.expired = len(expired)
-        metrics.repaired.labels("expired").inc(len(expired))
-        for found in epochs:
-            for step in (self._rearm, self._return_units, self._void_orphans):
-                if not await self._guarded(step, found.drop, report):
-                    break  # the drop's other steps need the same stores, and would wait as long for them
+        slots = asyncio.Semaphore(DROPS_AT_ONCE_MAX)
+
+        async def look_after(drop_id: str) -> None:
+            async with slots:
+                await self._look_after(drop_id, due.get(drop_id, []), report)
+
+        await asyncio.gather(*(look_after(i) for i in dict.fromkeys([*due, *(e.drop for e in epochs)])))
+        report.failed.sort()
         return report
 
-    @staticmethod
-    async def _guarded(step: Callable[[str, Report], Awaitable[None]], drop_id: str, report: Report) -> bool:
-        try:
-            await step(drop_id, report)
-        except Unavailable as fault:
-            report.failed.append(f"{step.__name__.strip('_')} {drop_id}: {fault.detail}")
-            return False
-        return True
+    async def _look_after(self, drop_id: str, due: list[str], report: Report) -> None:
+        async def expire(drop_id: str, report: Report) -> None:
+            if due:
+                ended = await self._ledger.reservations.expire(drop_id, due)
+                report.expired += len(ended)
+                metrics.repaired.labels("expired").inc(len(ended))
+
+        for step in (expire, self._rearm, self._return_units, self._void_orphans):
+            name = f"{step.__name__.strip('_')} {drop_id}"
+            try:
+                async with asyncio.timeout(DROP_ROUND_MAX_S):  # a rebuild that takes longer goes on by itself
+                    await step(drop_id, report)
+            except Unavailable as fault:
+                report.failed.append(f"{name}: {fault.detail}")
+            except TimeoutError:
+                report.failed.append(f"{name}: not done within {DROP_ROUND_MAX_S:g} s")
+            except Exception as fault:  # a drop that cannot be mended must not keep the others from it
+                log.exception("reconcile.broken", step=name)
+                report.failed.append(f"{name}: {type(fault).__name__}")
 
     async def _rearm(self, drop_id: str, report: Report) -> None:
         if await self._arming.arm(drop_id):

@@ -6,6 +6,7 @@ with yes. Every branch below is a step of the protocol; what breaks without it w
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final
@@ -16,13 +17,15 @@ from flashsale import metrics
 from flashsale.catalog import Catalog
 from flashsale.combining import Lane
 from flashsale.domain import LIVE, Claim, Grant, Refusal, Reservation, State, Verdict
-from flashsale.errors import LedgerUnavailable, Unavailable
+from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
 from flashsale.gate import UNARMED, Gate, Unarmed
 from flashsale.ledger import Commit, Committed, Existing, ReservationStore, SecondLock, Stale
 
 ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
 COMMIT_RETRY_S: Final = 0.05
+COMMIT_MAX_S: Final = 6.0
+WAIT_MAX_S: Final = 5.0
 SETTLED_PER_CALL_MAX: Final = 1_000
 ARM_WAIT_S: Final = 5.0
 
@@ -56,19 +59,25 @@ class _Lanes:
         self,
         decide: Callable[[list[Claim]], Awaitable[list[Grant | Refusal | Unarmed]]],
         commit: Callable[[list[Grant]], Awaitable[list[Commit]]],
+        cancel: Callable[[list[str]], Awaitable[list[Reservation | None]]],
         limits: Limits,
     ) -> None:
         self.gate: Lane[Claim, Grant | Refusal | Unarmed] = Lane(
             decide,
             batch_max=limits.gate_batch_max,
             queue_max=limits.gate_queue_max,
+            wait_max_s=WAIT_MAX_S,
             observe=metrics.gate_batch.observe,
         )
         self.ledger: Lane[Grant, Commit] = Lane(
             commit,
             batch_max=limits.ledger_batch_max,
             queue_max=limits.ledger_queue_max,
+            wait_max_s=WAIT_MAX_S,
             observe=metrics.ledger_batch.observe,
+        )
+        self.cancels: Lane[str, Reservation | None] = Lane(
+            cancel, batch_max=limits.ledger_batch_max, queue_max=limits.ledger_queue_max, wait_max_s=WAIT_MAX_S
         )
         self.settled: list[Grant] = []
 
@@ -105,6 +114,8 @@ class Reservations:
         """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
         lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
         for _ in range(ATTEMPTS_MAX):
+            if lanes.ledger.depth >= self._limits.ledger_queue_max:  # a grant that cannot be kept helps nobody
+                raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
             grant = await lanes.gate.submit(claim)
             if isinstance(grant, Refusal):
                 return grant
@@ -155,18 +166,16 @@ class Reservations:
 
     async def cancel(self, reservation: Reservation) -> Reservation | None:
         """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
-        ended = await self._ledger.cancel(reservation.drop, reservation.id)
-        if ended is not None:
-            self._later(self._return_unit(ended))
-        return ended
+        lanes = self._lanes.get(reservation.drop) or self._open_lanes(reservation.drop)
+        return await lanes.cancels.submit(reservation.id)
 
-    async def _return_unit(self, ended: Reservation) -> None:
+    async def _return_units(self, drop_id: str, ended: list[Reservation]) -> None:
         try:
-            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)])
+            epoch = await self._gate.release(drop_id, [(r.id, r.member) for r in ended])
             if not isinstance(epoch, Unarmed):
-                await self._ledger.mark_released(ended.drop, [ended.id], epoch)
+                await self._ledger.mark_released(drop_id, [r.id for r in ended], epoch)
         except Unavailable:
-            pass  # reconcile's outbox returns it within seconds
+            pass  # reconcile's outbox returns them within seconds
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -182,25 +191,35 @@ class Reservations:
                 decided = await self._gate.decide(drop, self._catalog.min_epoch(drop_id), claims, settled)
             if isinstance(decided, Unarmed):
                 return [UNARMED] * len(claims)
-            self._on_decided(drop_id, decided.results)
+            # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
+            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
             return list(decided.results)
 
         async def commit(grants: list[Grant]) -> list[Commit]:
             outcomes = await self._commit(drop_id, grants)
-            self._on_committed(drop_id, [g for g, o in zip(grants, outcomes, strict=True) if isinstance(o, Committed)])
+            committed = [g for g, o in zip(grants, outcomes, strict=True) if isinstance(o, Committed)]
+            asyncio.get_running_loop().call_soon(self._on_committed, drop_id, committed)
             return outcomes
 
-        lanes = self._lanes[drop_id] = _Lanes(decide, commit, self._limits)
+        async def cancel(ids: list[str]) -> list[Reservation | None]:
+            ended = await self._ledger.cancel(drop_id, ids)
+            if ended:
+                self._later(self._return_units(drop_id, ended))
+            by_id = {r.id: r for r in ended}
+            return [by_id.get(i) for i in ids]
+
+        lanes = self._lanes[drop_id] = _Lanes(decide, commit, cancel, self._limits)
         return lanes
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
         """Commit; when the outcome is unknown, the same call with the same ids, which waits for the first one."""
+        began = time.monotonic()
         for attempt in range(1, COMMIT_TRIES_MAX + 1):
             try:
                 with metrics.ledger_seconds.time():
                     return await self._ledger.commit(drop_id, grants)
             except LedgerUnavailable:
-                if attempt == COMMIT_TRIES_MAX:
+                if attempt == COMMIT_TRIES_MAX or time.monotonic() - began > COMMIT_MAX_S:
                     raise
                 await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 -- jitter
         raise AssertionError("unreachable")

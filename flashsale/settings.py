@@ -45,7 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         20_000
     )
     ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 5.0
-    ledger_pool_max: Annotated[Positive, _is("Postgres connections of one process at most.")] = 8
+    ledger_pool_max: Annotated[
+        Positive, _is("Postgres connections of one process at most, twice: for deciding, for reading.")
+    ] = 6
     body_max_bytes: Annotated[Positive, _is("Largest JSON body, bytes; beyond it 413.")] = 65_536
     points_body_max_bytes: Annotated[Positive, _is("Largest points CSV, bytes; beyond it 413.")] = 4_294_967_296
     gate_ttl_after_close_s: Annotated[Positive, _is("How long a drop's keys outlive its last window, seconds.")] = (

@@ -7,6 +7,7 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Literal
 
@@ -32,6 +33,8 @@ class Unarmed(Enum):
 
 
 UNARMED: Final = Unarmed.UNARMED
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -63,8 +66,8 @@ def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str
     match allocation.access:
         case Everyone():
             return "everyone", 0
-        case Points(snapshot=snapshot, at_least=at_least):
-            return "points", keys.eligible(drop.id, stripe, snapshot, at_least)
+        case Points():
+            return "points", keys.eligible(drop.id, stripe, str(allocation.eligible_set))
         case Tier(at_least=at_least):
             return "tier", at_least
         case Fcode():
@@ -73,12 +76,14 @@ def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str
 
 def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
     """The keys of the eligible sets that a drop's allocations name, each once, in listed order."""
-    found = (a.access for a in drop.allocations if isinstance(a.access, Points))
-    return tuple(dict.fromkeys(keys.eligible(drop.id, stripe, p.snapshot, p.at_least) for p in found))
+    named = (a.eligible_set for a in drop.allocations if a.eligible_set is not None)
+    return tuple(dict.fromkeys(keys.eligible(drop.id, stripe, name) for name in named))
 
 
-def _ms(moment: float) -> int:
-    return int(moment * 1000)
+def _ms(moment: datetime, *, up: bool) -> int:
+    """Unix time in whole milliseconds: an opening is rounded up, a closing down: neither is early or late."""
+    since = moment - _UNIX_EPOCH
+    return -(-since // _MS) if up else since // _MS
 
 
 class Gate:
@@ -197,8 +202,10 @@ class Gate:
         return await self._command("SET", key, self._name, "NX", "PX", ARMING_LEASE_MS) is not None
 
     async def keep_lease(self, drop_id: str, *, stripe: int = 0) -> None:
-        """Hold the lease for another `ARMING_LEASE_MS`."""
-        await self._command("SET", keys.stripe(drop_id, stripe).arming, self._name, "PX", ARMING_LEASE_MS)
+        """Hold the lease for another `ARMING_LEASE_MS`, if nobody else has taken it since."""
+        key = keys.stripe(drop_id, stripe).arming
+        if await self._command("GET", key) == self._name:
+            await self._command("PEXPIRE", key, ARMING_LEASE_MS)
 
     async def drop_lease(self, drop_id: str, *, stripe: int = 0) -> None:
         """Give the lease back, if nobody else has taken it since."""
@@ -226,7 +233,7 @@ class Gate:
             *("limit", drop.per_member, "order", [a.id for a in drop.allocations]),
         ]
         for a in drop.allocations:
-            window = (_ms(a.opens_at.timestamp()), _ms(a.closes_at.timestamp()))
+            window = (_ms(a.opens_at, up=True), _ms(a.closes_at, up=False))
             meta += [f"a:{a.id}", (*window, *_access_fields(drop, a, stripe)), f"n:{a.id}", free[a.id]]
         names = (*keys.stripe(drop.id, stripe)[:3], keys.staging(drop.id, stripe, str(drop.epoch)))
         reply = await self._run(
@@ -237,9 +244,9 @@ class Gate:
         assert answer in {"ok", "lost", "superseded"}
         return answer  # type: ignore[return-value]
 
-    async def has_eligible(self, drop_id: str, rule: Points, *, stripe: int = 0) -> bool:
-        """Whether the eligible set of `rule` is in place."""
-        key = keys.eligible(drop_id, stripe, rule.snapshot, rule.at_least)
+    async def has_eligible(self, drop_id: str, eligible_set: str, *, stripe: int = 0) -> bool:
+        """Whether this eligible set is in place."""
+        key = keys.eligible(drop_id, stripe, eligible_set)
         return await self._command("HEXISTS", key, "#") == 1
 
     async def eligible_begin(self, drop_id: str, *, stripe: int = 0) -> str:
@@ -253,10 +260,10 @@ class Gate:
         return await self._run("arm_chunk", (staging,), packed, STAGING_TTL_MS) == b"ok"
 
     async def eligible_finish(
-        self, drop_id: str, rule: Points, staging: str, *, fields: int, ttl_ms: int, stripe: int = 0
+        self, drop_id: str, eligible_set: str, staging: str, *, fields: int, ttl_ms: int, stripe: int = 0
     ) -> bool:
         """Rename the staging, which must hold `fields` fields, into place; False when it does not."""
-        key = keys.eligible(drop_id, stripe, rule.snapshot, rule.at_least)
+        key = keys.eligible(drop_id, stripe, eligible_set)
         return await self._run("elig_finish", (staging, key), fields, ttl_ms) == b"ok"
 
     async def ping(self) -> None:

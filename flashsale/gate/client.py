@@ -2,6 +2,8 @@
 
 Retries are off because an id is used in one decide call only: a library that sends the same call
 again after a lost reply would hear "again" about a grant that nobody was told of (PROTOCOL.md, step 1).
+So a connection that died while it was idle must be noticed before it is used. The library does that only without its
+maintenance notifications, a feature of hosted servers: they are off.
 """
 
 from typing import Any, Final, Protocol
@@ -11,6 +13,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from flashsale.errors import SetupError
 
@@ -46,6 +49,7 @@ def connect(url: str, *, timeout_s: float) -> Client:
     """
     parts = urlsplit(url)
     once = Retry(NoBackoff(), 0)
+    no_notices = MaintNotificationsConfig(enabled=False)
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     if parts.scheme in {"redis", "rediss", "unix"}:
@@ -56,6 +60,7 @@ def connect(url: str, *, timeout_s: float) -> Client:
             retry=once,
             retry_on_error=[],
             max_connections=CONNECTIONS_MAX,
+            maint_notifications_config=no_notices,
         )
     if parts.scheme == "redis+cluster":
         cluster: Client = RedisCluster(
@@ -66,6 +71,7 @@ def connect(url: str, *, timeout_s: float) -> Client:
             socket_connect_timeout=timeout_s,
             retry=once,
             max_connections=CONNECTIONS_MAX,
+            maint_notifications_config=no_notices,
         )
         return cluster
     if parts.scheme == "redis+sentinel":

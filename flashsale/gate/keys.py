@@ -37,6 +37,6 @@ def staging(drop: str, stripe: int, name: str) -> str:
     return f"{_tag(drop, stripe)}:stg:{name}"
 
 
-def eligible(drop: str, stripe: int, snapshot: str, at_least: int) -> str:
-    """The eligible members of a points rule: immutable, renamed into place."""
-    return f"{_tag(drop, stripe)}:elig:{snapshot}:{at_least}"
+def eligible(drop: str, stripe: int, eligible_set: str) -> str:
+    """The eligible members of a points rule, by the name of the ledger's list: immutable, renamed into place."""
+    return f"{_tag(drop, stripe)}:elig:{eligible_set}"

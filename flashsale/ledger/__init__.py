@@ -45,24 +45,33 @@ SCHEMA_VERSION: Final = "20260102000000"
 
 
 class Ledger:
-    """All of the ledger, over one pool."""
+    """All of the ledger, over two pools.
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.drops = DropStore(pool)
-        self.reservations = ReservationStore(pool)
-        self.points = PointsStore(pool)
+    What decides and repairs has connections of its own; what people look at, and imports, which hold one for minutes,
+    share others: readers wait for each other, and never a commit for them.
+    """
+
+    def __init__(self, pool: Pool, reading: Pool) -> None:
+        self._pools = (pool, reading)
+        self.drops = DropStore(pool, reading)
+        self.reservations = ReservationStore(pool, reading)
+        self.points = PointsStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":
-        """Open a pool of at most `pool_max` connections; every statement ends after `timeout_s`."""
-        return cls(await open_pool(url, size_max=pool_max, timeout_s=timeout_s))
+        """Open two pools of at most `pool_max` connections each; every statement ends after `timeout_s`."""
+        pool = await open_pool(url, size_max=pool_max, timeout_s=timeout_s)
+        try:
+            return cls(pool, await open_pool(url, size_max=pool_max, timeout_s=timeout_s))
+        except BaseException:
+            await pool.close()
+            raise
 
     async def ping(self) -> None:
         """Return when a primary with this version's schema answers."""
         try:
             async with passing_faults():
-                row = await self._pool.fetchrow(sql("ping"))
+                row = await self._pools[0].fetchrow(sql("ping"))
         except asyncpg.UndefinedTableError:
             raise LedgerUnavailable("The database has no schema yet: run `flashsale migrate`.") from None
         if not row["primary"]:
@@ -74,4 +83,5 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._pool.close()
+        for pool in self._pools:
+            await pool.close()

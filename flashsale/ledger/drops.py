@@ -13,6 +13,7 @@ from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
 
 ENTRIES_PER_PART: Final = 2_000
+ARMING_MAX_S: Final = 60
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -104,10 +105,11 @@ def _interleaved(members: list[str], entries: list[str], *, one_each: bool) -> l
 
 
 class DropStore:
-    """All drops."""
+    """All drops. What people look at is read through `reading`, so that no crowd of readers holds up a sale."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, reading: Pool) -> None:
         self._pool = pool
+        self._reading = reading
 
     async def get(self, drop_id: str) -> Drop | None:
         """One drop, as it is now."""
@@ -118,7 +120,7 @@ class DropStore:
     async def page(self, after: str | None, limit: int) -> list[Drop]:
         """Drops by id, after that one."""
         async with passing_faults():
-            return [drop_of(row) for row in await self._pool.fetch(sql("drop_list"), None, after, limit)]
+            return [drop_of(row) for row in await self._reading.fetch(sql("drop_list"), None, after, limit)]
 
     async def epochs(self) -> list[Epoch]:
         """The epochs of the drops that need looking after: those that run, will run, or owe the gate a unit."""
@@ -181,22 +183,26 @@ class DropStore:
         Yields None when the ledger's epoch is no longer `epoch`: somebody else rebuilds.
         """
         async with (
-            passing_faults(),
+            passing_faults(ARMING_MAX_S),
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            await connection.execute(sql("arming_memory"))
+            await connection.fetchrow(sql("arming_memory"), f"{ARMING_MAX_S}s")
             row = await connection.fetchrow(sql("drop_list"), drop_id, None, 1)
             if row is None or row["epoch"] != epoch:
                 yield None
                 return
             drop = drop_of(row)
-            free = {r["id"]: int(r["free"]) for r in await connection.fetch(sql("allocation_free"), drop_id)}
+            free = {
+                r["id"]: int(r["free"])
+                for r in await connection.fetch(sql("allocation_free"), drop_id, timeout=ARMING_MAX_S)
+            }
             live = sum(a.quantity for a in drop.allocations) - sum(free.values())
 
             async def parts() -> AsyncIterator[list[str]]:
                 groups = max(1, live // ENTRIES_PER_PART)
-                async for part in connection.cursor(sql("live_entries"), drop_id, groups, prefetch=4):
+                entries = connection.cursor(sql("live_entries"), drop_id, groups, prefetch=4, timeout=ARMING_MAX_S)
+                async for part in entries:
                     yield _interleaved(part["members"], part["entries"], one_each=drop.per_member == 1)
 
             yield ArmState(drop, free, live), parts()
@@ -204,7 +210,7 @@ class DropStore:
     async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
         """Units by allocation in one snapshot; empty for an unknown drop."""
         async with passing_faults():
-            rows = await self._pool.fetch(sql("balance"), drop_id, grant_ids)
+            rows = await self._reading.fetch(sql("balance"), drop_id, grant_ids)
         return [
             Units(
                 epoch=r["epoch"],
@@ -221,13 +227,13 @@ class DropStore:
     async def taken(self, drop_ids: list[str]) -> dict[tuple[str, str], int]:
         """By (drop, allocation), how many units are taken."""
         async with passing_faults():
-            rows = await self._pool.fetch(sql("units_taken"), drop_ids)
+            rows = await self._reading.fetch(sql("units_taken"), drop_ids)
         return {(r["drop_id"], r["id"]): r["taken"] for r in rows}
 
     async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
         """The audit log, newest first."""
         async with passing_faults():
-            rows = await self._pool.fetch(sql("audit_list"), subject, before, limit)
+            rows = await self._reading.fetch(sql("audit_list"), subject, before, limit)
         return [
             AuditLine(r["id"], r["at"], r["actor"], r["action"], r["subject"], msgspec.json.decode(r["detail"]))
             for r in rows

@@ -53,8 +53,9 @@ class Ended(msgspec.Struct, frozen=True):
 class ReservationStore:
     """The reservations of all drops."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, reading: Pool) -> None:
         self._pool = pool
+        self._reading = reading
 
     async def commit(self, drop_id: str, grants: Sequence[Grant]) -> list[Commit]:
         """Commit grants in one transaction; one outcome each. Durable when this returns.
@@ -110,21 +111,24 @@ class ReservationStore:
             )
         return [(str(row["id"]), row["member"], State(row["state"])) for row in rows]
 
-    async def cancel(self, drop_id: str, reservation_id: str) -> Reservation | None:
-        """Cancel a hold; None when it is no longer held."""
-        ended = await self._end(drop_id, [reservation_id], State.CANCELLED)
-        return ended[0] if ended else None
+    async def cancel(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
+        """Cancel holds of one drop in one transaction; returns those that were still held."""
+        return await self._end(drop_id, ids, State.CANCELLED)
 
-    async def expire(self, limit: int) -> list[Reservation]:
-        """End up to `limit` holds whose time is over by the ledger's clock; returns those it ended."""
+    async def due(self, limit: int) -> dict[str, list[str]]:
+        """The oldest holds whose time is over by the ledger's clock, by drop."""
         async with passing_faults():
-            due = await self._pool.fetch(sql("holds_due"), limit)
-        by_drop: dict[str, list[object]] = {}
-        for row in due:
-            by_drop.setdefault(row["drop_id"], []).append(row["id"])
-        return [r for drop_id, ids in by_drop.items() for r in await self._end(drop_id, ids, State.EXPIRED)]
+            rows = await self._pool.fetch(sql("holds_due"), limit)
+        by_drop: dict[str, list[str]] = {}
+        for row in rows:
+            by_drop.setdefault(row["drop_id"], []).append(str(row["id"]))
+        return by_drop
 
-    async def _end(self, drop_id: str, ids: Sequence[object], state: State) -> list[Reservation]:
+    async def expire(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
+        """End those of these holds that are due; returns what it ended."""
+        return await self._end(drop_id, ids, State.EXPIRED)
+
+    async def _end(self, drop_id: str, ids: Sequence[str], state: State) -> list[Reservation]:
         async with passing_faults():
             return [reservation_of(row) for row in await self._pool.fetch(sql("end_holds"), drop_id, ids, state.value)]
 
@@ -143,12 +147,12 @@ class ReservationStore:
     async def get(self, reservation_id: str) -> Reservation | None:
         """One reservation."""
         async with passing_faults():
-            row = await self._pool.fetchrow(sql("reservation_get"), reservation_id)
+            row = await self._reading.fetchrow(sql("reservation_get"), reservation_id)
         return None if row is None else reservation_of(row)
 
     async def list_of(self, member: int, after: tuple[datetime, str] | None, limit: int) -> list[Reservation]:
         """A member's reservations, newest first; after that (created_at, id) when given."""
         created_at, last_id = after or (None, None)
         async with passing_faults():
-            rows = await self._pool.fetch(sql("reservation_list"), member, created_at, last_id, limit)
+            rows = await self._reading.fetch(sql("reservation_list"), member, created_at, last_id, limit)
         return [reservation_of(row) for row in rows]

@@ -84,7 +84,7 @@ BEGIN
 
     -- The exceptions, one by one. The drop's lock keeps every other writer out, so what is read here holds.
     FOR i IN 1 .. v_count LOOP
-        ordinal := i; expires_at := v_expires; epoch := v_drop.epoch; paused := v_drop.paused; existing := NULL;
+        ordinal := i; expires_at := v_expires; epoch := v_drop.epoch; paused := v_drop.paused AND NOT v_drop.closed; existing := NULL;
         IF p_ids[i] = ANY (v_inserted) THEN
             v_inserted := array_remove(v_inserted, p_ids[i]);
             outcome := 'committed'; RETURN NEXT; CONTINUE;
@@ -306,6 +306,7 @@ CREATE TABLE public.eligible_sets (
     at_least bigint NOT NULL,
     members bigint NOT NULL,
     chunks bigint NOT NULL,
+    token uuid DEFAULT gen_random_uuid() NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT eligible_sets_at_least_check CHECK ((at_least >= 0)),
     CONSTRAINT eligible_sets_check CHECK (((chunks >= 0) AND (chunks <= members))),

@@ -58,7 +58,7 @@ def _stable(drop: DropOut) -> DropOut:
 async def list_drops(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
     """`GET /v1/drops`."""
     after, limit = page_after(request, ID_PATTERN), page_limit(request)
-    found = await context.ledger.drops.page(after, limit + 1)
+    found = await context.catalog.page(after, limit + 1)
     drops = found[:limit]
     statuses = await context.board.statuses(drops)
     items = tuple(views.drop_out(d, s, context.now()) for d, s in zip(drops, statuses, strict=True))

@@ -56,7 +56,7 @@ class Runner(web.AppRunner):
         routed, context = server.request_handler, self._context
 
         async def dispatch(request: BaseRequest) -> web.StreamResponse:
-            if request.method == "POST":
+            if request.method == "POST" and "Expect" not in request.headers:
                 drop_id = hot.drop_of_path(request.raw_path)
                 if drop_id is not None:
                     return await hot.reserve(request, context, drop_id)
@@ -69,11 +69,15 @@ class Runner(web.AppRunner):
 async def _tick(context: Context, tally: log.Tally) -> None:
     """Each second: notice new epochs, hand counts to the metrics. A ledger that is away is asked again."""
     while True:
-        tally.flush()
-        for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
-            metrics.waiting.labels(lane).set(waiting)
-        with contextlib.suppress(Unavailable):
+        try:
+            tally.flush()
+            for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
+                metrics.waiting.labels(lane).set(waiting)
             await context.catalog.refresh()
+        except Unavailable:
+            pass  # requests that need the ledger say so themselves
+        except Exception as error:  # noqa: BLE001 -- without this tick, a gate that was left behind goes unnoticed
+            _log.error("tick.failed", exc_info=error)
         await asyncio.sleep(TICK_S)
 
 

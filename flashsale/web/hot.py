@@ -106,6 +106,11 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
         outcome = await context.reservations.reserve(drop_id, claim)
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
         return problems.answer_to(request, error)
+    answer = _answer(drop_id, outcome)
+    return answer if request.keep_alive else answer.closing()
+
+
+def _answer(drop_id: str, outcome: Held | Known | Refusal) -> Prepared:
     match outcome:
         case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
             return _not_open(opens_at_ms, max(1, math.ceil(opens_at_ms / 1000 - time.time())))

@@ -67,6 +67,14 @@ class Prepared(web.StreamResponse):
         super().__init__(status=status)
         self._head = head
         self._tail = body
+        self._keep_alive = True
+
+    def closing(self) -> "Prepared":
+        """The same answer, for a client that wants the connection closed."""
+        head = self._head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        answer = Prepared(self.status, head, self._tail)
+        answer.force_close()
+        return answer
 
     @property
     def prepared(self) -> bool:
@@ -80,13 +88,10 @@ class Prepared(web.StreamResponse):
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Send head and body in one write, and wait only when the client does not read."""
-        keep_alive = request.keep_alive
-        self._keep_alive = keep_alive
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client went away")
-        head = self._head if keep_alive else self._head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-        transport.write(b"".join((head, http_date(), self._tail)))
+        transport.write(b"".join((self._head, http_date(), self._tail)))
         await request.writer.drain()
         return None
 

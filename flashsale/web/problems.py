@@ -91,7 +91,7 @@ def of_error(error: Exception) -> web.Response:
             return problem("unavailable", detail, retry_after_s=retry_after_s)
         case web.HTTPException():
             return _of_http(error)
-        case web.RequestPayloadError() | ConnectionError():  # stores' faults are `Unavailable`: this is the client's
+        case web.RequestPayloadError():
             return problem("invalid_request", "The body broke off or is not packed as its headers say; send it again.")
         case _:
             log.error("request.failed", exc_info=error)

@@ -137,7 +137,7 @@ BEGIN
 
     -- The exceptions, one by one. The drop's lock keeps every other writer out, so what is read here holds.
     FOR i IN 1 .. v_count LOOP
-        ordinal := i; expires_at := v_expires; epoch := v_drop.epoch; paused := v_drop.paused; existing := NULL;
+        ordinal := i; expires_at := v_expires; epoch := v_drop.epoch; paused := v_drop.paused AND NOT v_drop.closed; existing := NULL;
         IF p_ids[i] = ANY (v_inserted) THEN
             v_inserted := array_remove(v_inserted, p_ids[i]);
             outcome := 'committed'; RETURN NEXT; CONTINUE;

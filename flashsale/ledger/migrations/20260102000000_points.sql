@@ -26,12 +26,14 @@ CREATE TABLE snapshot_points (
 ) PARTITION BY LIST (snapshot_no);
 
 -- Who has at least so many points, in the form that the gate holds: computed once, copied at each arming.
+-- `token` is in the name of the gate's copy: one that was made for a ledger which has been restored since is not used.
 -- `chunks` counts the fields of the gate's hash, one for each thousand of member ids in which someone is eligible.
 CREATE TABLE eligible_sets (
     snapshot_id text COLLATE "C" NOT NULL REFERENCES snapshots (id),
     at_least bigint NOT NULL CHECK (at_least >= 0),
     members bigint NOT NULL CHECK (members >= 0),
     chunks bigint NOT NULL CHECK (chunks BETWEEN 0 AND members),
+    token uuid NOT NULL DEFAULT gen_random_uuid(),
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (snapshot_id, at_least)
 );

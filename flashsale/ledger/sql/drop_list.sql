@@ -2,8 +2,11 @@
 SELECT d.*, clock_timestamp() AS now,
     coalesce((SELECT json_agg(json_build_object(
         'id', a.id, 'quantity', a.quantity, 'opens_at', a.opens_at, 'closes_at', a.closes_at,
-        'access', a.access, 'channel', a.channel) ORDER BY a.position)
-        FROM allocations a WHERE a.drop_id = d.id), '[]') AS allocations
+        'access', a.access, 'channel', a.channel, 'eligible_set', s.token) ORDER BY a.position)
+        FROM allocations a
+        LEFT JOIN eligible_sets s ON a.access ->> 'kind' = 'points' AND s.snapshot_id = a.access ->> 'snapshot'
+            AND s.at_least = (a.access ->> 'at_least')::bigint
+        WHERE a.drop_id = d.id), '[]') AS allocations
 FROM drops d
 WHERE ($1::text IS NULL OR d.id = $1) AND ($2::text IS NULL OR d.id > $2)
 ORDER BY d.id LIMIT $3

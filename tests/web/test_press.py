@@ -134,6 +134,21 @@ async def test_a_body_that_comes_late_or_is_too_large(
         assert json.loads(body)["code"] == "too_large"
 
 
+async def test_who_asks_before_sending_the_body_is_told_to_go_on(service: str, token: Token, new_drop: NewDrop) -> None:
+    """`Expect: 100-continue`, as curl sends it with larger bodies."""
+    drop = await new_drop(allocation(quantity=0))
+    whole = press(drop.id, token(1) | {"Expect": "100-continue"}, b'{"allocation": "a"}')
+    url = URL(service)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    writer.write(head + b"\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert b"409 Conflict" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_path_written_otherwise_takes_the_ordinary_way_to_the_same_answer(
     http: ClientSession, token: Token, new_drop: NewDrop
 ) -> None:

@@ -31,6 +31,22 @@ class Client(Protocol):
         """Close all connections."""
 
 
+class _WatchedPrimary:
+    """The primary that Sentinel names. Closing it closes the connections to the Sentinels, too."""
+
+    def __init__(self, sentinel: Sentinel, primary: Client) -> None:
+        self._sentinel = sentinel
+        self._primary = primary
+
+    async def execute_command(self, *args: Any) -> Any:  # noqa: ANN401 -- as the library declares it
+        return await self._primary.execute_command(*args)
+
+    async def aclose(self) -> None:
+        await self._primary.aclose()
+        for each in self._sentinel.sentinels:
+            await each.aclose()
+
+
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
     hosts = []
     for part in netloc.rpartition("@")[2].split(","):
@@ -75,8 +91,11 @@ def connect(url: str, *, timeout_s: float) -> Client:
         )
         return cluster
     if parts.scheme == "redis+sentinel":
-        sentinel = Sentinel(_hosts(parts.netloc, SENTINEL_PORT), socket_timeout=timeout_s)  # type: ignore[no-untyped-call]
-        client: Redis = sentinel.master_for(
+        hosts = _hosts(parts.netloc, SENTINEL_PORT)
+        each_s = timeout_s / (len(hosts) + 1)  # so that one that is away leaves time to ask the others, and the primary
+        ask = {"socket_timeout": each_s, "socket_connect_timeout": each_s, "retry": once, "retry_on_error": []}
+        sentinel = Sentinel(hosts, sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
+        primary: Client = sentinel.master_for(
             parts.path.strip("/") or "mymaster",
             username=username,
             password=password,
@@ -84,8 +103,10 @@ def connect(url: str, *, timeout_s: float) -> Client:
             socket_connect_timeout=timeout_s,
             retry=once,
             retry_on_error=[],
+            max_connections=CONNECTIONS_MAX,
+            maint_notifications_config=no_notices,
         )
-        return client
+        return _WatchedPrimary(sentinel, primary)
     raise SetupError(
         f"FLASHSALE_REDIS_URL has the scheme {parts.scheme!r}; "
         "use redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://."

@@ -1,6 +1,7 @@
 """Drops in the ledger: reading them, and operator acts, each in one transaction with its epoch and its audit line."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +13,9 @@ from flashsale.ledger.pool import Executor, Pool, passing_faults
 from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
 
-ENTRIES_PER_PART: Final = 2_000
+COPY_BLOCK_BYTES: Final = 262_144
+COPY_AHEAD_MAX: Final = 4
+FIELDS_PER_PART_MAX: Final = 4_000
 ARMING_MAX_S: Final = 60
 
 
@@ -51,7 +54,6 @@ class ArmState(msgspec.Struct, frozen=True):
 
     drop: Drop
     free: dict[str, int]
-    live: int
 
 
 class Act:
@@ -93,15 +95,48 @@ async def _audit(connection: Executor, actor: str, action: str, subject: str, de
     await connection.execute(sql("audit_insert"), actor, action, subject, msgspec.json.encode(detail).decode())
 
 
-def _interleaved(members: list[str], entries: list[str], *, one_each: bool) -> list[str]:
-    """[member, entries, member, entries …], the entries of a member who has several as lines of one text."""
-    pairs: Iterable[tuple[str, str]] = zip(members, entries, strict=True)
+def _fields(lines: str, *, one_each: bool) -> list[str]:
+    """[member, entries, member, entries …] out of lines "member TAB entry" as COPY writes them.
+
+    The entries of a member who has several become lines of one text; `one_each` says that nobody has.
+    """
+    if "\\" in lines:  # the only sign COPY escapes that a key can hold
+        lines = lines.replace("\\\\", "\\")
+    pairs = [line.split("\t", 1) for line in lines.split("\n")]
     if not one_each:
-        lines: dict[str, str] = {}
+        joined: dict[str, str] = {}
         for member, entry in pairs:
-            lines[member] = f"{lines[member]}\n{entry}" if member in lines else entry
-        pairs = lines.items()
+            joined[member] = f"{joined[member]}\n{entry}" if member in joined else entry
+        return [text for pair in joined.items() for text in pair]
     return [text for pair in pairs for text in pair]
+
+
+async def _copied(connection: Executor, query: str, *args: object) -> AsyncIterator[str]:
+    """Blocks of whole lines, the last line's end cut off, while Postgres is still at work on the next ones."""
+    blocks: asyncio.Queue[bytes | None] = asyncio.Queue(COPY_AHEAD_MAX)
+
+    async def copy() -> None:
+        try:
+            await connection.copy_from_query(query, *args, output=blocks.put, timeout=ARMING_MAX_S)
+        finally:
+            await blocks.put(None)
+
+    copying = asyncio.create_task(copy())
+    try:
+        begun: list[bytes] = []
+        size = 0
+        while (block := await blocks.get()) is not None:
+            begun.append(block)
+            size += len(block)
+            if size >= COPY_BLOCK_BYTES and block.endswith(b"\n"):
+                yield b"".join(begun)[:-1].decode()
+                begun, size = [], 0
+        await copying
+        if begun:
+            yield b"".join(begun)[:-1].decode()
+    finally:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
 
 
 class DropStore:
@@ -187,7 +222,7 @@ class DropStore:
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            await connection.fetchrow(sql("arming_memory"), f"{ARMING_MAX_S}s")
+            await connection.fetchrow(sql("arming_time"), f"{ARMING_MAX_S}s")
             row = await connection.fetchrow(sql("drop_list"), drop_id, None, 1)
             if row is None or row["epoch"] != epoch:
                 yield None
@@ -197,15 +232,18 @@ class DropStore:
                 r["id"]: int(r["free"])
                 for r in await connection.fetch(sql("allocation_free"), drop_id, timeout=ARMING_MAX_S)
             }
-            live = sum(a.quantity for a in drop.allocations) - sum(free.values())
+            yield ArmState(drop, free), self._entries(connection, drop)
 
-            async def parts() -> AsyncIterator[list[str]]:
-                groups = max(1, live // ENTRIES_PER_PART)
-                entries = connection.cursor(sql("live_entries"), drop_id, groups, prefetch=4, timeout=ARMING_MAX_S)
-                async for part in entries:
-                    yield _interleaved(part["members"], part["entries"], one_each=drop.per_member == 1)
-
-            yield ArmState(drop, free, live), parts()
+    @staticmethod
+    async def _entries(connection: Executor, drop: Drop) -> AsyncIterator[list[str]]:
+        if drop.per_member == 1:
+            async for lines in _copied(connection, sql("live_entries"), drop.id):
+                yield _fields(lines, one_each=True)
+        else:  # a member's entries may be anywhere in the stream
+            everything = [lines async for lines in _copied(connection, sql("live_entries"), drop.id)]
+            fields = _fields("\n".join(everything), one_each=False) if everything else []
+            for at in range(0, len(fields), FIELDS_PER_PART_MAX):
+                yield fields[at : at + FIELDS_PER_PART_MAX]
 
     async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
         """Units by allocation in one snapshot; empty for an unknown drop."""

@@ -220,7 +220,6 @@ class Reconciler:
                 failed = report.failed
                 log.warning("reconcile.failed", steps=failed) if failed else log.info("reconcile.recovered")
             beat()
-            heed_cancellation()
             if max(report.expired, report.returned, report.voided + report.settled) < BATCH_MAX:
                 await asyncio.sleep(TICK_S)  # after a full batch, more is likely to be waiting
 

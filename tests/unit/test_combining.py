@@ -1,6 +1,7 @@
 """Flat combining: what piles up behind one call, and that no request suffers for another."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
@@ -53,8 +54,15 @@ async def lane(calls: Calls) -> AsyncIterator[MakeLane]:
     """Makes lanes in front of `calls`: `lane(batch_max=4, queue_max=8)`; in the end none may still be at work."""
     made = []
 
-    def make(*, batch_max: int = 4, queue_max: int = 8, observe: Callable[[int], None] | None = None) -> Lane[int, int]:
-        made.append(Lane(calls, batch_max=batch_max, queue_max=queue_max, observe=observe))
+    def make(
+        *,
+        batch_max: int = 4,
+        queue_max: int = 8,
+        wait_max_s: float = 60.0,
+        observe: Callable[[int], None] | None = None,
+    ) -> Lane[int, int]:
+        limits = {"batch_max": batch_max, "queue_max": queue_max}
+        made.append(Lane(calls, **limits, wait_max_s=wait_max_s, observe=observe))
         return made[-1]
 
     yield make
@@ -240,3 +248,55 @@ async def test_thousands_of_callers_each_get_their_own_result() -> None:
     assert max(sizes) == 64
     assert sum(sizes) == 5_000
     assert one.idle
+
+
+async def test_who_has_waited_for_too_long_is_told_and_the_others_go_on(calls: Calls, lane: MakeLane) -> None:
+    """A store that stalls keeps nobody longer than the limit: the old are refused, the fresh get the next call."""
+    one = lane(wait_max_s=60.0)
+    first = one.submit(1)
+    await calls.begun(1)
+    late = [one.submit(2), one.submit(3)]
+    now = asyncio.get_running_loop().time()
+    one._waiting = deque((item, future, now - 60.0) for item, future, _ in one._waiting)
+    fresh = one.submit(4)
+    await calls.end(1)
+    await calls.end(2)
+    outcomes = await asyncio.gather(first, *late, fresh, return_exceptions=True)
+    assert [outcome if isinstance(outcome, int) else type(outcome) for outcome in outcomes] == [
+        *(-1, Overloaded),
+        *(Overloaded, -4),
+    ]
+    assert calls.batches == [[1], [4]]
+
+
+async def test_when_all_have_waited_for_too_long_no_call_is_made(calls: Calls, lane: MakeLane) -> None:
+    """The lane rests, and works again for the next request."""
+    one = lane(wait_max_s=60.0)
+    first = one.submit(1)
+    await calls.begun(1)
+    late = one.submit(2)
+    now = asyncio.get_running_loop().time()
+    one._waiting = deque((item, future, now - 60.0) for item, future, _ in one._waiting)
+    await calls.end(1)
+    outcomes = await asyncio.gather(first, late, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [int, Overloaded]
+    assert one.idle
+    again = one.submit(3)
+    await calls.end(2)
+    assert await again == -3
+
+
+async def test_an_observer_that_fails_fails_its_batch_alone(calls: Calls, lane: MakeLane) -> None:
+    """Nobody hangs for the fault of who only counts."""
+
+    def observe(size: int) -> None:
+        if size == 2:
+            raise ZeroDivisionError
+
+    one = lane(observe=observe)
+    first = one.submit(1)
+    await calls.begun(1)
+    failing = [one.submit(2), one.submit(3)]
+    await calls.end(1)
+    outcomes = await asyncio.gather(first, *failing, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [int, ZeroDivisionError, ZeroDivisionError]

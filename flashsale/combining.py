@@ -64,16 +64,20 @@ class Lane(Generic[Item, Result]):
         self._waiting.append((item, future, loop.time()))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
+            self._runner.add_done_callback(self._ended)
         return future
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
-                self._refuse_late(asyncio.get_running_loop().time() - self._wait_max_s)
-                size = min(len(self._waiting), self._batch_max)
-                if size:
-                    await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)])
-        finally:
+        while self._waiting:
+            self._refuse_late(asyncio.get_running_loop().time() - self._wait_max_s)
+            size = min(len(self._waiting), self._batch_max)
+            if size:
+                await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)])
+        self._runner = None
+
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        """Also when it was cancelled before its first step: nobody hangs, and the next item starts another."""
+        if self._runner is runner:
             self._runner = None
             self._fail_rest()
 

@@ -63,16 +63,6 @@ class Report(msgspec.Struct):
     failed: list[str] = []
 
 
-def heed_cancellation() -> None:
-    """Raise a cancellation that was asked for and got lost on the way: a loop without end would never hear of it again.
-
-    `asyncio.wait_for` of Python 3.11 answers with the result when both come together; redis-py sends through it.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 class Arming:
     """Rebuilds gates from the ledger, one at a time per drop and process."""
 
@@ -125,7 +115,6 @@ class Arming:
             await asyncio.sleep(LEASE_RENEW_S)
             with contextlib.suppress(Unavailable):
                 await self._gate.keep_lease(drop_id)
-            heed_cancellation()
 
     async def _armed(self, drop_id: str) -> bool:
         """Whether nothing is to be done: the gate is at the ledger's epoch, or there is no such drop.

@@ -104,11 +104,20 @@ class Gate:
         return await self._in_time(lambda: self._client.execute_command(*args))
 
     async def _in_time(self, call: Callable[[], Awaitable[object]]) -> object:
-        """The reply. A call for which there is no connection waits for one: the client would refuse it."""
+        """The reply. A call for which there is no connection waits for one: the client would refuse it.
+
+        `asyncio.wait_for` of Python 3.11, through which the client sends, answers with the result when a cancellation
+        comes together with it: that one is raised here, or a task without end would never hear of it.
+        """
         again = "repeat the same request."
+        task = asyncio.current_task()
+        asked_before = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(self._timeout_s), self._connections:
-                return await call()
+                reply = await call()
+                if task is not None and task.cancelling() > asked_before:
+                    raise asyncio.CancelledError
+                return reply
         except TimeoutError:
             raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s; {again}") from None
         except PASSING as error:

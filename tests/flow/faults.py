@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from flashsale import embedded
@@ -14,6 +14,7 @@ from flashsale.drops import Operations
 from flashsale.errors import Unavailable
 from flashsale.gate import Gate, Unarmed, connect
 from flashsale.gate.client import Client
+from flashsale.gate.scripts import Script
 from flashsale.ids import new_ids
 from flashsale.ledger import Commit, Ledger, ReservationStore
 from flashsale.ledger.pool import Pool
@@ -84,27 +85,36 @@ class SlowGate(Gate):
         return await super().arm_finish(drop, members, free, ttl_ms=ttl_ms, stripe=stripe)
 
 
-class DeafGate(SlowGate):
-    """Answers a cancellation with a result, as the client does now and then: once, when `asked` is set."""
+class _DeafClient:
+    """Answers a cancellation with a reply, as asyncio.wait_for of Python 3.11 does now and then: once."""
 
-    def __init__(self, client: Client, *, timeout_s: float, new_ids: Callable[[int], list[str]]) -> None:
-        super().__init__(client, timeout_s=timeout_s, new_ids=new_ids)
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self.asked = asyncio.Event()
 
-    async def _deaf(self) -> None:
-        if self.asked.is_set():
-            return
-        self.asked.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.get_running_loop().create_future()
+    async def execute_command(self, *args: Any) -> Any:  # noqa: ANN401 -- as the library declares it
+        renews = args[0] == "PEXPIRE" and args[1].endswith(":arming")
+        looks = args[0] == "EVALSHA" and args[1] == Script("pending").sha
+        if (renews or looks) and not self.asked.is_set():
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+        return await self._client.execute_command(*args)
 
-    async def keep_lease(self, drop_id: str, *, stripe: int = 0) -> None:
-        await self._deaf()
-        await super().keep_lease(drop_id, stripe=stripe)
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
-    async def pending(self, drop_id: str, *, older_than_ms: int, limit: int, stripe: int = 0) -> list[Grant] | Unarmed:
-        await self._deaf()
-        return await super().pending(drop_id, older_than_ms=older_than_ms, limit=limit, stripe=stripe)
+
+class DeafGate(SlowGate):
+    """A gate whose client loses the word when a lease's renewal or the janitor's look is cancelled: once.
+
+    `asked` is set when it waits for that.
+    """
+
+    def __init__(self, client: Client, *, timeout_s: float, new_ids: Callable[[int], list[str]]) -> None:
+        deaf = _DeafClient(client)
+        super().__init__(deaf, timeout_s=timeout_s, new_ids=new_ids)
+        self.asked = deaf.asked
 
 
 class LeaselessGate(Gate):

@@ -55,7 +55,7 @@ def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     rows = {row["name"].strip(): row for row in found["rows"]}
     assert len(rows) == len(found["rows"]) == 5 + 3 + 3 + 1
     for name, row in rows.items():
-        assert row["figure"] > 0, name
+        assert row["figure"] > 0 or "gains" in name, name  # a process may gain nothing at all
         assert name in done.stdout
     compared = [row for row in found["rows"] if row["unit"] == "req/s"]
     assert [len(row["ratios"]) for row in compared] == [1] * 5

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flashsale import embedded
-from flashsale.domain import Refusal, Verdict
+from flashsale.domain import Refusal, State, Verdict
 from flashsale.drops import AllocationChange
 from flashsale.errors import Refused
 from flashsale.gate import Unarmed, keys
@@ -51,6 +51,27 @@ async def test_grants_in_flight_during_a_rebuild_are_granted_anew(
     assert all(isinstance(answer, Held) for answer in answers)
     assert old
     assert old.isdisjoint({id_of(answer) for answer in answers})
+    assert await at_rest(node, drop.id) == {"a": 0}
+    await slow.aclose()
+
+
+async def test_a_commit_that_finds_its_tombstone_asks_the_gate_anew(
+    urls: embedded.Servers, node: Node, new_drop: NewDrop
+) -> None:
+    """The janitor took it for lost, and died before it told the gate: the shopper gets the unit all the same."""
+    drop = await new_drop(allocation(quantity=1))
+    slow = await assemble(urls, make_store=HeldBack)
+    store = slow.ledger.reservations
+    assert isinstance(store, HeldBack)
+    await slow.catalog.get(drop.id)
+    shopper = asyncio.create_task(slow.reservations.reserve(drop.id, claim(1)))
+    await store.waiting.wait()
+    (late,) = list(store.grants)
+    assert await node.ledger.reservations.void(drop.id, [late]) == [(late.id, 1, State.VOID)]
+    store.go.set()
+    answer = await shopper
+    assert isinstance(answer, Held)
+    assert answer.grant.id != late.id
     assert await at_rest(node, drop.id) == {"a": 0}
     await slow.aclose()
 

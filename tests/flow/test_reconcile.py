@@ -234,6 +234,50 @@ async def test_a_lost_gate_is_rebuilt(node: Node, redis: "Redis", loss: str, by:
     assert drop.id not in (await node.reconciler.run_once()).rebuilt
 
 
+@pytest.mark.parametrize("per_member", [1, 3])
+async def test_a_rebuild_copies_every_entry_as_it_was(node: Node, new_drop: NewDrop, per_member: int) -> None:
+    """Keys with all that a line may hold, several entries of one member, several allocations: all known again."""
+    drop = await new_drop(allocation("a", 50), allocation("b", 50), per_member=per_member)
+    wanted = ["k", "a\\b", "\\N", "\\.", "\\t", '"quoted"', "% $1 {0}", " spaced ", "ключ-键-🔑", "|", "x" * 255]
+    claims = [
+        claim(member, "ab"[n], key=key, quantity=n + 1)
+        for member, key in enumerate(wanted, 1)
+        for n in range(1 if per_member == 1 else 2)
+        for key in ([key] if n == 0 else [f"{key[:250]}-2"])
+    ]
+    before = [id_of(await press(node, drop.id, each)) for each in claims]
+    assert len(set(before)) == len(claims)
+    free = await at_rest(node, drop.id)
+    assert await node.arming.arm(drop.id, force=True)
+    assert await at_rest(node, drop.id) == free
+    now = await node.catalog.reload(drop.id)
+    assert now is not None
+    decided = await node.gate.decide(now, 0, claims)
+    assert isinstance(decided, Decisions)
+    known = [grant for grant in decided.results if isinstance(grant, Grant)]
+    assert [(g.id, g.key, g.payload, g.again) for g in known] == [
+        (i, c.key, c.payload, True) for i, c in zip(before, claims, strict=True)
+    ]
+
+
+async def test_a_rebuild_copies_one_moment_of_one_epoch(node: Node, new_drop: NewDrop) -> None:
+    """What is committed while it reads is not half in it; when the ledger has moved on, there is nothing to copy."""
+    drop = await new_drop(allocation(quantity=9), per_member=2)
+    first = id_of(await press(node, drop.id, claim(1, key="k")))
+    async with node.ledger.drops.read_for_arming(drop.id, drop.epoch) as found:
+        assert found is not None
+        state, parts = found
+        await press(node, drop.id, claim(2))
+        await press(node, drop.id, claim(1, key="l"))
+        fields = [field for part in [part async for part in parts] for field in part]
+    assert state.free == {"a": 8}
+    assert fields == ["1", f"{first}\ta\t1\t1\tk\t|1"]
+    assert await node.ledger.drops.bump(drop.id) is not None
+    for moved_on in (drop.id, "unknown"):
+        async with node.ledger.drops.read_for_arming(moved_on, drop.epoch) as found:
+            assert found is None
+
+
 @pytest.mark.parametrize("lease", [True, False])
 async def test_many_processes_rebuild_one_gate(
     servers: embedded.Servers, node: Node, new_drop: NewDrop, redis: "Redis", lease: bool

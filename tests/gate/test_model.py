@@ -133,11 +133,9 @@ FAULTS = [
     ("decide", "a.left < r[4]", "a.left <= 0"),
     ("decide", "used, slots[tonumber(eslot)] = used + eq, true", "used = used + eq"),
     ("decide", "epayload ~= payload", "false"),
-    ("decide", "(wanted == '' or wanted == ealloc)", "true"),
     ("decide", "limit == 1 and", ""),
     ("decide", "(a.kind == 'fcode') == (r[8] == 1)", "true"),
     ("decide", "result = RANK[why]", "result = 0"),
-    ("decide", "grants[eid .. '|' .. member] or", ""),
     ("decide", "wanted == '' and r[8] == 1 and no_lane", "r[8] == 1 and no_lane"),
     ("decide", "redis.call('ZADD', KEYS[3], now, grant)", ""),
     ("decide", "redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))", ""),
@@ -146,10 +144,8 @@ FAULTS = [
     ("release", "redis.call('HINCRBY', KEYS[1], 'n:' .. allocation, quantity)", ""),
     ("settle", "redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))", "0"),
     ("pending", "/ 1000) - ARGV[1]", "/ 1000)"),
-    ("pending", "'LIMIT', 0, ARGV[2]", "'LIMIT', 0, -1"),
     ("arm_begin", "tonumber(meta[1]) >= tonumber(ARGV[1])", "false"),
     ("arm_finish", "redis.call('HLEN', KEYS[4]) ~= ARGV[2] + 1", "false"),
-    ("arm_finish", "UNLINK', KEYS[1], KEYS[2], KEYS[3]", "UNLINK', KEYS[2]"),
     ("arm_chunk", "redis.call('HEXISTS', KEYS[1], '#') == 0", "false"),
 ]
 

@@ -174,7 +174,7 @@ async def test_a_caller_that_is_cancelled_leaves_no_reply_behind(
 @pytest.mark.parametrize("scheme", ["redis://{}", "redis+cluster://{}", "redis+sentinel://{}/mymaster"])
 async def test_a_server_that_is_not_there_is_unavailable(scheme: str) -> None:
     """In every form of URL, as the one fault that callers know."""
-    gate = Gate(connect(scheme.format(f"{HOST}:{free_port()}"), timeout_s=1.0), timeout_s=1.0, new_ids=new_ids)
+    gate = Gate(connect(scheme.format(f"{HOST}:{free_port()}"), timeout_s=0.5), timeout_s=0.5, new_ids=new_ids)
     try:
         with pytest.raises(GateUnavailable):
             await gate.decide(make_drop(), 0, [claim(1)])

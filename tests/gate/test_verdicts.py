@@ -173,7 +173,28 @@ async def test_one_call_decides_in_order_and_sees_its_own_grants(gate: Gate) -> 
     drop = await armed(gate, allocation("a", 3), per_member=2)
     asked = [claim(1, key="k", quantity=2), claim(1, key="k", quantity=2), claim(1, key="l"), claim(2, quantity=2)]
     words = ["held", "again", "member_limit", "sold_out", "held", "sold_out"]
-    assert await ask(gate, drop, *asked, claim(2), claim(3)) == words
+    decided = await gate.decide(drop, 0, [*asked, claim(2), claim(3)])
+    assert isinstance(decided, Decisions)
+    assert [word(result) for result in decided.results] == words
+    assert [r.pending for r in decided.results if isinstance(r, Grant)] == [True, True, True]
+
+
+async def test_what_is_pending_is_listed_oldest_first_and_in_part(gate: Gate) -> None:
+    """As many as asked for, of those that have waited long enough; settled and released ones are gone."""
+    drop = await armed(gate, allocation("a", 9))
+    grants = []
+    for member in range(1, 7):
+        decided = await gate.decide(drop, 0, [claim(member)])
+        assert isinstance(decided, Decisions)
+        grants += [result for result in decided.results if isinstance(result, Grant)]
+        async with asyncio.timeout(5):
+            while (await gate.decide(drop, 0, [])).now_ms == decided.now_ms:  # type: ignore[union-attr]
+                pass
+    assert await gate.pending(drop.id, older_than_ms=0, limit=4) == grants[:4]
+    assert await gate.pending(drop.id, older_than_ms=3_600_000, limit=4) == []
+    await gate.settle(drop.id, [(grants[0].id, 1)])
+    await gate.release(drop.id, [(grants[2].id, 3)])
+    assert await gate.pending(drop.id, older_than_ms=0, limit=3) == [grants[1], grants[3], grants[4]]
 
 
 async def test_without_an_allocation_the_first_that_serves_is_taken(gate: Gate) -> None:

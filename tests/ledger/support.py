@@ -29,15 +29,20 @@ WHERE a.drop_id = $1 GROUP BY a.drop_id, a.id, a.quantity, a.taken
 async def new_database(url: str, *, migrated: bool = True) -> AsyncIterator[str]:
     """The URL of a database of its own beside that of `url`; dropped at the end."""
     name = f"test_{secrets.token_hex(6)}"
+    await _as_admin(url, f"CREATE DATABASE {name}")
+    base, _, query = url.partition("?")
+    own = f"{base.rpartition('/')[0]}/{name}?{query}"
+    if migrated:
+        await migrate(own)
+    yield own
+    await _as_admin(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _as_admin(url: str, statement: str) -> None:
+    """Over a connection of its own: between two of these, a test may have killed the server."""
     admin = await asyncpg.connect(url)
     try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        base, _, query = url.partition("?")
-        own = f"{base.rpartition('/')[0]}/{name}?{query}"
-        if migrated:
-            await migrate(own)
-        yield own
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(statement)
     finally:
         await admin.close()
 

@@ -226,7 +226,13 @@ async def test_the_service_does_what_the_document_says(
     heard = await asyncio.to_thread(run, document, str(apart._base_url), configuration, excluded)
     assert not heard.wrong, f"{len(heard.wrong)} wrong\n\n" + "\n\n".join(list(dict.fromkeys(heard.wrong))[:10])
     assert heard.stopped is StopReason.COMPLETED
-    succeeded = {name for name, status in heard.answers if status < 400}
+    # Whether a drop is closed before it is paused or resumed is left to chance; then the answer is a conflict.
+    done = {200, 201, 202, 204, 304}
+    succeeded = {
+        name
+        for name, status in heard.answers
+        if status in done or (status == 409 and name.endswith(("/pause", "/resume")))
+    }
     assert succeeded >= calls_of(document, excluded), heard.answers
 
 

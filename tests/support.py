@@ -13,7 +13,7 @@ from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money
 from flashsale.drops import Operations
 from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
-from flashsale.ledger import Ledger
+from flashsale.ledger import Ledger, ReservationStore
 from flashsale.reconcile import Arming, Reconciler
 from flashsale.reservations import Limits, Reservations
 
@@ -53,11 +53,20 @@ class Node(msgspec.Struct, frozen=True):
 
 
 async def make_node(
-    urls: embedded.Servers, *, redis_url: str | None = None, limits: Limits | None = None, wrap_gate: type[Gate] = Gate
+    servers: embedded.Servers,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    redis_url: str | None = None,
+    database_url: str | None = None,
+    limits: Limits | None = None,
+    make_gate: type[Gate] = Gate,
+    make_store: type[ReservationStore] = ReservationStore,
 ) -> Node:
-    """Put a process's parts together as `flashsale.web.app` does."""
-    gate = wrap_gate(connect(redis_url or urls.redis_url, timeout_s=TIMEOUT_S), timeout_s=TIMEOUT_S, new_ids=new_ids)
-    ledger = await Ledger.connect(urls.database_url, pool_max=6, timeout_s=TIMEOUT_S)
+    """Put a process's parts together as `flashsale.web.app` does, some of them replaced."""
+    client = connect(redis_url or servers.redis_url, timeout_s=timeout_s)
+    gate = make_gate(client, timeout_s=timeout_s, new_ids=new_ids)
+    ledger = await Ledger.connect(database_url or servers.database_url, pool_max=6, timeout_s=timeout_s)
+    ledger.reservations = make_store(*ledger._pools)
     catalog = Catalog(ledger.drops)
     arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=3600)
 

@@ -7,50 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from flashsale import embedded
-from flashsale.catalog import Catalog
 from flashsale.domain import Claim, Drop, Grant, Refusal
-from flashsale.drops import Operations
 from flashsale.errors import Unavailable
-from flashsale.gate import Gate, Unarmed, connect
+from flashsale.gate import Gate, Unarmed
 from flashsale.gate.client import Client
 from flashsale.gate.scripts import Script
-from flashsale.ids import new_ids
-from flashsale.ledger import Commit, Ledger, ReservationStore
+from flashsale.ledger import Commit, ReservationStore
 from flashsale.ledger.pool import Pool
-from flashsale.reconcile import Arming, Reconciler
-from flashsale.reservations import Held, Known, Limits, Reservations
+from flashsale.reservations import Held, Known
 from tests.support import POLL_S, Node
-
-
-async def assemble(
-    servers: embedded.Servers,
-    *,
-    timeout_s: float = 10.0,
-    database_url: str | None = None,
-    limits: Limits | None = None,
-    make_gate: type[Gate] = Gate,
-    make_store: type[ReservationStore] = ReservationStore,
-) -> Node:
-    """One process over these servers, with some of its parts replaced."""
-    gate = make_gate(connect(servers.redis_url, timeout_s=timeout_s), timeout_s=timeout_s, new_ids=new_ids)
-    ledger = await Ledger.connect(database_url or servers.database_url, pool_max=6, timeout_s=timeout_s)
-    ledger.reservations = make_store(*ledger._pools)
-    catalog = Catalog(ledger.drops)
-    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=3600)
-
-    async def arm(drop_id: str, force: bool) -> None:
-        await arming.arm(drop_id, force)
-
-    return Node(
-        gate=gate,
-        ledger=ledger,
-        catalog=catalog,
-        arming=arming,
-        reservations=Reservations(gate=gate, ledger=ledger.reservations, catalog=catalog, arm=arm, limits=limits),
-        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
-        reconciler=Reconciler(gate=gate, ledger=ledger, catalog=catalog, arming=arming),
-    )
 
 
 class HeldBack(ReservationStore):

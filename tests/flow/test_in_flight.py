@@ -13,7 +13,7 @@ from flashsale.drops import AllocationChange
 from flashsale.errors import Refused
 from flashsale.gate import Unarmed, keys
 from flashsale.reservations import Held
-from tests.flow.faults import HeldBack, SlowGate, assemble, at_rest, id_of, press
+from tests.flow.faults import HeldBack, SlowGate, at_rest, id_of, press
 from tests.support import NewDrop, Node, allocation, claim, make_node, until
 
 
@@ -38,7 +38,7 @@ async def test_grants_in_flight_during_a_rebuild_are_granted_anew(
 ) -> None:
     """Their commits are stale, the new gate knows nothing of them; every shopper gets one unit, under another id."""
     drop = await new_drop(allocation(quantity=20))
-    slow = await assemble(urls, make_store=HeldBack)
+    slow = await make_node(urls, make_store=HeldBack)
     store = slow.ledger.reservations
     assert isinstance(store, HeldBack)
     await slow.catalog.get(drop.id)
@@ -60,7 +60,7 @@ async def test_a_commit_that_finds_its_tombstone_asks_the_gate_anew(
 ) -> None:
     """The janitor took it for lost, and died before it told the gate: the shopper gets the unit all the same."""
     drop = await new_drop(allocation(quantity=1))
-    slow = await assemble(urls, make_store=HeldBack)
+    slow = await make_node(urls, make_store=HeldBack)
     store = slow.ledger.reservations
     assert isinstance(store, HeldBack)
     await slow.catalog.get(drop.id)
@@ -82,7 +82,7 @@ async def test_after_pause_nothing_is_committed_until_resume(
     """Grants that were in flight when `pause` returned come to nothing; `resume` loses none of their units (I14)."""
     drop = await new_drop(allocation(quantity=10))
     early = id_of(await press(node, drop.id, claim(1)))
-    slow = await assemble(urls, make_store=HeldBack)
+    slow = await make_node(urls, make_store=HeldBack)
     store = slow.ledger.reservations
     assert isinstance(store, HeldBack)
     await slow.catalog.get(drop.id)
@@ -108,7 +108,7 @@ async def test_an_act_is_in_the_gate_when_it_returns_also_beside_a_rebuild(
 ) -> None:
     """The rebuild under way has read the ledger before the act: sharing it is not enough."""
     drop = await new_drop(allocation(quantity=1))
-    node = await assemble(urls, make_gate=SlowGate)
+    node = await make_node(urls, make_gate=SlowGate)
     gate = node.gate
     assert isinstance(gate, SlowGate)
     assert not await node.arming.arm(drop.id)

@@ -12,8 +12,8 @@ from flashsale.domain import Refusal, State, Verdict
 from flashsale.errors import GateUnavailable, LedgerUnavailable
 from flashsale.ledger.migrate import migrate
 from flashsale.reservations import Held, Known, Limits
-from tests.flow.faults import Wire, assemble, id_of, press
-from tests.support import Node, allocation, claim, make_drop, until
+from tests.flow.faults import Wire, id_of, press
+from tests.support import Node, allocation, claim, make_drop, make_node, until
 
 GATE_TIMEOUT_S = 0.5
 SMALL = Limits(gate_batch_max=4, ledger_batch_max=4)
@@ -30,7 +30,7 @@ async def servers() -> AsyncIterator[embedded.Servers]:
 @pytest.fixture
 async def node(servers: embedded.Servers) -> AsyncIterator[Node]:
     """One process, in small steps, so that a fault finds it in the middle."""
-    made = await assemble(servers, limits=SMALL)
+    made = await make_node(servers, limits=SMALL)
     yield made
     await made.aclose()
 
@@ -98,7 +98,7 @@ async def test_a_gate_that_stands_still(servers: embedded.Servers, monkeypatch: 
     Afterwards nothing is lost of what the gate did without anybody hearing of it.
     """
     monkeypatch.setattr(reconcile, "PENDING_MAX_MS", 0)
-    node = await assemble(servers, timeout_s=GATE_TIMEOUT_S)
+    node = await make_node(servers, timeout_s=GATE_TIMEOUT_S)
     drop = await node.operations.create(make_drop(allocation(quantity=3)), actor="ops:1", detail={})
     held = await press(node, drop.id, claim(1))
     stored = await node.ledger.reservations.get(id_of(held))
@@ -130,7 +130,7 @@ async def test_a_gate_that_stands_still(servers: embedded.Servers, monkeypatch: 
 
 async def test_a_stalled_grant_is_found_again(servers: embedded.Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate grants after the caller has given up: the same member gets that unit, or the janitor returns it."""
-    node = await assemble(servers, timeout_s=GATE_TIMEOUT_S)
+    node = await make_node(servers, timeout_s=GATE_TIMEOUT_S)
     drop = await node.operations.create(make_drop(allocation(quantity=2)), actor="ops:1", detail={})
     await node.gate.status(drop, 0)
     pid = servers.supervisor.pids["valkey"]
@@ -154,7 +154,7 @@ async def test_a_stalled_grant_is_found_again(servers: embedded.Servers, monkeyp
 async def test_a_commit_whose_reply_is_lost_is_one_reservation(servers: embedded.Servers, lost: int) -> None:
     """The ledger has committed and nobody heard of it: the same call again tells of that very reservation."""
     async with Wire().to(servers.database_url) as wire:
-        node = await assemble(servers, database_url=wire.url)
+        node = await make_node(servers, database_url=wire.url)
         drop = await node.operations.create(make_drop(allocation(quantity=5)), actor="ops:1", detail={})
         assert isinstance(await node.reservations.reserve(drop.id, claim(1)), Held)
         wire.lose_replies(lost)
@@ -172,7 +172,7 @@ async def test_a_commit_whose_reply_is_lost_is_one_reservation(servers: embedded
 async def test_a_commit_that_stays_unknown_is_told_as_such(servers: embedded.Servers) -> None:
     """After three lost replies the shopper hears "unavailable", and on pressing again of the reservation there is."""
     async with Wire().to(servers.database_url) as wire:
-        node = await assemble(servers, database_url=wire.url)
+        node = await make_node(servers, database_url=wire.url)
         drop = await node.operations.create(make_drop(allocation(quantity=1)), actor="ops:1", detail={})
         warm = await node.operations.create(make_drop(allocation(quantity=1)), actor="ops:1", detail={})
         assert isinstance(await node.reservations.reserve(warm.id, claim(1)), Held)

@@ -13,7 +13,7 @@ from flashsale.gate import Decisions, Gate, Unarmed, keys
 from flashsale.ledger import Existing
 from flashsale.points import import_points
 from flashsale.reservations import Held
-from tests.flow.faults import DeafGate, LeaselessGate, assemble, at_rest, id_of, press
+from tests.flow.faults import DeafGate, LeaselessGate, at_rest, id_of, press
 from tests.ledger.support import new_database
 from tests.support import NewDrop, Node, allocation, claim, make_drop, make_node, until
 
@@ -287,7 +287,7 @@ async def test_many_processes_rebuild_one_gate(
     Whoever presses meanwhile gets a unit, and no unit is sold twice.
     """
     drop = await new_drop(allocation(quantity=40))
-    nodes = [await assemble(servers, make_gate=Gate if lease else LeaselessGate) for _ in range(4)]
+    nodes = [await make_node(servers, make_gate=Gate if lease else LeaselessGate) for _ in range(4)]
     await asyncio.gather(*(press(nodes[0], drop.id, claim(member)) for member in range(1, 11)))
     await redis.flushall()
     presses = (press(nodes[m % 4], drop.id, claim(m)) for m in range(11, 31))
@@ -338,7 +338,7 @@ async def test_the_rounds_end_when_they_are_cancelled(
     monkeypatch.setattr(reconcile, "TICK_S", 3600.0)
     monkeypatch.setattr(reconcile, "DROPS_AT_ONCE_MAX", 1)  # nothing else is under way
     await new_drop(allocation())
-    node = await assemble(servers, make_gate=DeafGate)
+    node = await make_node(servers, make_gate=DeafGate)
     assert isinstance(node.gate, DeafGate)
     rounds = asyncio.create_task(node.reconciler.run())
     await node.gate.asked.wait()
@@ -355,7 +355,7 @@ async def test_a_rebuild_ends_although_its_lease_is_just_being_renewed(
     """The renewing task is told to stop once; it must not go on because the client lost the word."""
     monkeypatch.setattr(reconcile, "LEASE_RENEW_S", 0.001)
     drop = await new_drop(allocation())
-    node = await assemble(servers, make_gate=DeafGate)
+    node = await make_node(servers, make_gate=DeafGate)
     gate = node.gate
     assert isinstance(gate, DeafGate)
     gate.go.clear()

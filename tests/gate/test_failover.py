@@ -117,7 +117,7 @@ async def test_a_sale_goes_on_over_a_failover(urls: embedded.Servers, pair: Repl
 
     What was granted on the old primary and not yet committed is stale; no unit is lost or sold twice.
     """
-    node = await make_node(urls, redis_url=sentinel, wrap_gate=Impatient)
+    node = await make_node(urls, redis_url=sentinel, make_gate=Impatient)
     try:
         drop = await new_drop(node, 3)
         assert isinstance(await node.reservations.reserve(drop.id, claim(1)), Held)

@@ -236,7 +236,7 @@ async def test_a_rebuild_that_loses_its_staging_is_tried_again(
     """Under a new epoch, within the same call."""
     drop = await new_drop(allocation(quantity=2))
     assert isinstance(await node.reservations.reserve(drop.id, claim(1)), Held)
-    other = await make_node(urls, wrap_gate=LosesOneStaging)
+    other = await make_node(urls, make_gate=LosesOneStaging)
     try:
         await other.catalog.reload(drop.id)
         await valkey.unlink(*keys.stripe(drop.id))

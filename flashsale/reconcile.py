@@ -194,14 +194,13 @@ class Arming:
 class Reconciler:
     """Compares gate with ledger, round after round."""
 
-    def __init__(self, *, gate: Gate, ledger: Ledger, catalog: Catalog, arming: Arming) -> None:
+    def __init__(self, *, gate: Gate, ledger: Ledger, arming: Arming) -> None:
         self._gate = gate
         self._ledger = ledger
-        self._catalog = catalog
         self._arming = arming
 
     async def run(self, *, beat: Callable[[], None] = lambda: None) -> None:
-        """Round after round, until cancelled."""
+        """Round after round, until cancelled; `beat` is called after each."""
         failed: list[str] = []
         while True:
             report = await self.run_once()

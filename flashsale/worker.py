@@ -50,7 +50,7 @@ async def reconcile(settings: Settings) -> None:
         opened.push_async_callback(ledger.aclose)
         catalog = Catalog(ledger.drops)
         arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=settings.gate_ttl_after_close_s)
-        reconciler = Reconciler(gate=gate, ledger=ledger, catalog=catalog, arming=arming)
+        reconciler = Reconciler(gate=gate, ledger=ledger, arming=arming)
         _log.info("worker.started")
         await until_available(reconciler.run, jitter=random.random)
 

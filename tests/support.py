@@ -80,7 +80,7 @@ async def make_node(
         arming=arming,
         reservations=Reservations(gate=gate, ledger=ledger.reservations, catalog=catalog, arm=arm, limits=limits),
         operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
-        reconciler=Reconciler(gate=gate, ledger=ledger, catalog=catalog, arming=arming),
+        reconciler=Reconciler(gate=gate, ledger=ledger, arming=arming),
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from flashsale.ids import new_ids
 from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Limits, Reservations
-from flashsale.settings import Settings, load
+from flashsale.settings import Settings
 from flashsale.web import api, hot, ops, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
@@ -163,10 +162,3 @@ async def make_runner(settings: Settings) -> Runner:
     app = make_app(context)
     app.cleanup_ctx.append(lifetime)
     return Runner(app, context)
-
-
-async def from_environment() -> Runner:
-    """What gunicorn's worker calls: settings from the environment, logs on standard error."""
-    settings = load(os.environ)
-    log.configure(settings.log_format)
-    return await make_runner(settings)

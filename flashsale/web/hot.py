@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from flashsale.domain import Claim, Refusal, Reservation, State, Verdict
-from flashsale.errors import Refused, Unauthenticated
+from flashsale.errors import Refused
 from flashsale.reservations import Held, Known
 from flashsale.web import problems
 from flashsale.web.context import Context
@@ -121,6 +121,3 @@ def _answer(drop_id: str, outcome: Held | Known | Refusal) -> Prepared:
             return _created.answer(_encode(out))
         case Known(reservation=found):
             return _known.answer(_encode(reservation_out(found)))
-
-
-__all__ = ["Unauthenticated", "drop_of_path", "reservation_out", "reserve"]

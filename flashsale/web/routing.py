@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from flashsale.domain import ID_PATTERN, IDEMPOTENCY_KEY_MAX_CHARS
-from flashsale.errors import Refused, Unauthenticated
+from flashsale.errors import Refused
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 
@@ -180,7 +180,6 @@ __all__ = [
     "PAGING",
     "Call",
     "Param",
-    "Unauthenticated",
     "answer",
     "check_id",
     "decode_body",

@@ -6,7 +6,7 @@ these structs or is made out of one.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -63,11 +63,14 @@ class State(StrEnum):
 LIVE: Final = frozenset({State.HELD, State.CONFIRMED})
 
 
+Currency = Annotated[str, whole("^[A-Z]{3}$", "ISO 4217 code.")]
+
+
 class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An amount in minor units of an ISO 4217 currency."""
 
     amount: Minor
-    currency: Annotated[str, whole("^[A-Z]{3}$", "ISO 4217 code.")]
+    currency: Currency
 
 
 class Everyone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="everyone"):
@@ -123,6 +126,8 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool
     allocations: tuple[Allocation, ...]
     created_at: datetime
+    rebuy_after_return: bool = False
+    """Whether who returned a unit may buy again."""
 
     def allocation(self, allocation_id: str) -> Allocation | None:
         """The allocation of that name, if this drop has one."""
@@ -189,6 +194,69 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     key: str | None
     payload: str
+    order: str | None = None
+    """The order that it became when it was confirmed."""
+    keeps_slot: bool = False
+    """It was returned, and still counts under its member's limit."""
+
+
+class Payment(msgspec.Struct, frozen=True):
+    """Money that the payments service has received for a reservation; `id` is its own name for it."""
+
+    id: str
+    amount: int
+    currency: str
+
+
+class Confirmation(StrEnum):
+    """What came of asking to confirm a hold."""
+
+    CONFIRMED = "confirmed"
+    AGAIN = "again"
+    EXPIRED = "expired"
+    CONFLICT = "conflict"
+    NOT_FOUND = "not_found"
+    WRONG_AMOUNT = "wrong_amount"
+    PAYMENT_TAKEN = "payment_taken"
+
+
+class OrderState(StrEnum):
+    """Where an order is on its way out: `queued → delivered | dead`, and back when it is replayed."""
+
+    QUEUED = "queued"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Event(StrEnum):
+    """What an order tells the shop."""
+
+    CONFIRMED = "order.confirmed"
+    RETURNED = "order.returned"
+    REFUND_DUE = "payment.refund_due"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to the shop: a confirmed reservation, its return, or money to give back. `id` names it for ever.
+
+    `money` is the price of one unit, or the refund. `confirmed_as` is the order that the reservation became. `tries`
+    counts since it was queued, for the first time or to be replayed.
+    """
+
+    id: str
+    event: Event
+    state: OrderState
+    tries: int
+    created_at: datetime
+    money: Money
+    reservation: str
+    drop: str
+    allocation: str
+    member: int
+    quantity: int
+    confirmed_as: str | None
+    payment_id: str | None
+    detail: dict[str, Any]
 
 
 Role = Literal["shopper", "ops", "payments"]

@@ -15,10 +15,10 @@ import msgspec
 import structlog
 
 from flashsale.catalog import Catalog
-from flashsale.domain import Allocation, Drop, Points
+from flashsale.domain import Allocation, Drop, Points, Reservation
 from flashsale.errors import Refused, Unavailable
 from flashsale.gate import Gate, Status, Unarmed
-from flashsale.ledger import Act, AuditLine, Ledger, Units
+from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
 
 OUTBOX_MAX: Final = 10_000
 BALANCE_TRIES_MAX: Final = 10
@@ -80,7 +80,16 @@ def unknown_drop(drop_id: str) -> Refused:
 class Operations:
     """What operators do."""
 
-    def __init__(self, *, ledger: Ledger, gate: Gate, catalog: Catalog, arm: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        gate: Gate,
+        catalog: Catalog,
+        arm: Callable[[str], Awaitable[bool]],
+        new_ids: Callable[[int], list[str]],
+    ) -> None:
+        self._new_ids = new_ids
         self._ledger = ledger
         self._gate = gate
         self._catalog = catalog
@@ -160,6 +169,45 @@ class Operations:
                 case "close":
                     act.closed = True
         return await self._after(drop_id)
+
+    async def take_back(
+        self, reservation_id: str, *, restock: bool, to: str | None, reason: str, actor: str
+    ) -> Reservation:
+        """Mark a confirmed reservation returned; `order.returned` leaves through the queue.
+
+        Its unit goes back to its allocation, or to allocation `to`, or (not `restock`) leaves the sale.
+        """
+        if to is not None and not restock:
+            raise Refused(
+                "invalid_request", "`to_allocation` says where the unit goes, `restock` that it goes nowhere."
+            )
+        [order] = self._new_ids(1)
+        found = await self._ledger.orders.take_back(
+            reservation_id, order, restock=restock, to=to, reason=reason, actor=actor
+        )
+        match found:
+            case Returned(outcome="returned", reservation=Reservation() as taken_back):
+                log.info("ops.act", actor=actor, action="reservation.return", subject=taken_back.id)
+                if found.bumped:
+                    await self._after(taken_back.drop)
+                await self._tell_gate(taken_back)
+                return taken_back
+            case Returned(outcome="conflict", reservation=Reservation(state=state)):
+                raise Refused("conflict", f"The reservation is {state.value}; only a confirmed one can be returned.")
+            case Returned(outcome="no_allocation"):
+                raise Refused("not_found", f"The drop has no allocation {to!r}; choose one of its own.")
+            case _:
+                raise Refused("not_found", f"There is no reservation {reservation_id!r}.")
+
+    async def _tell_gate(self, ended: Reservation) -> None:
+        """The gate has the unit back at once; when it cannot be told, the outbox does it within seconds."""
+        try:
+            keep = [ended.id] if ended.keeps_slot else []
+            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)], keep=keep)
+            if not isinstance(epoch, Unarmed):
+                await self._ledger.reservations.mark_released(ended.drop, [ended.id], epoch)
+        except Unavailable:
+            pass
 
     async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
         """The audit log, newest first."""

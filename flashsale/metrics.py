@@ -11,6 +11,21 @@ gate_batch = Histogram("flashsale_gate_batch_requests", "Requests decided by one
 gate_seconds = Histogram("flashsale_gate_call_seconds", "Duration of one decide call.", buckets=_SECONDS)
 ledger_batch = Histogram("flashsale_ledger_batch_grants", "Grants committed by one transaction.", buckets=_BATCH)
 ledger_seconds = Histogram("flashsale_ledger_commit_seconds", "Duration of one commit.", buckets=_SECONDS)
+confirm_batch = Histogram("flashsale_confirm_batch_holds", "Holds confirmed by one transaction.", buckets=_BATCH)
+confirm_seconds = Histogram("flashsale_confirm_seconds", "Duration of one transaction of confirms.", buckets=_SECONDS)
+deliveries = Counter("flashsale_deliveries", "Tries to deliver an order to the shop, by how they ended.", ["result"])
+delivery_seconds = Histogram("flashsale_delivery_seconds", "Duration of one try to deliver.", buckets=_SECONDS)
+circuit_open = Gauge(
+    "flashsale_fulfilment_circuit_open", "Workers that wait for the shop's endpoint.", multiprocess_mode="livesum"
+)
+orders_waiting = Gauge("flashsale_orders_waiting", "Orders not delivered yet.", multiprocess_mode="mostrecent")
+orders_oldest_s = Gauge(
+    "flashsale_orders_oldest_seconds", "How long the oldest of them has waited.", multiprocess_mode="mostrecent"
+)
+orders_tries_max = Gauge(
+    "flashsale_orders_tries_max", "Most tries that one of them has had.", multiprocess_mode="mostrecent"
+)
+orders_dead = Gauge("flashsale_orders_dead", "Orders given up until they are replayed.", multiprocess_mode="mostrecent")
 rebuilds = Counter("flashsale_gate_rebuilds", "Rebuilds of a drop's gate, by how they ended.", ["drop", "result"])
 second_lock = Counter(
     "flashsale_second_lock_refusals", "Grants of the gate that the ledger refused.", ["drop", "verdict"]

@@ -259,7 +259,7 @@ class Reconciler:
         ended = await self._ledger.reservations.outbox(drop_id, BATCH_MAX)
         if not ended:
             return
-        epoch = await self._gate.release(drop_id, _pairs(ended))
+        epoch = await self._gate.release(drop_id, _pairs(ended), keep={e.id for e in ended if e.keeps_slot})
         if not isinstance(epoch, Unarmed):
             done = await self._ledger.reservations.mark_released(drop_id, [e.id for e in ended], epoch)
             report.returned += done

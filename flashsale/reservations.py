@@ -1,7 +1,8 @@
-"""Reserve and cancel: the whole flow.
+"""Reserve, confirm and cancel: the whole flow.
 
 A claim goes to the gate; a grant goes to the ledger; only what the ledger has committed is answered
 with yes. Every branch below is a step of the protocol; what breaks without it was found by its model.
+To confirm is the ledger's business alone: the gate holds a unit in the same way before and after.
 """
 
 import asyncio
@@ -9,17 +10,27 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from flashsale import metrics
 from flashsale.catalog import Catalog
 from flashsale.combining import Lane
-from flashsale.domain import LIVE, Claim, Grant, Refusal, Reservation, State, Verdict
+from flashsale.domain import LIVE, Claim, Grant, Payment, Refusal, Reservation, State, Verdict
 from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
 from flashsale.gate import UNARMED, Gate, Unarmed
-from flashsale.ledger import Commit, Committed, Existing, ReservationStore, SecondLock, Stale
+from flashsale.ledger import (
+    Commit,
+    Committed,
+    Confirmed,
+    Existing,
+    OrderStore,
+    ReservationStore,
+    SecondLock,
+    Stale,
+    Wish,
+)
 
 ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
@@ -28,6 +39,8 @@ COMMIT_MAX_S: Final = 6.0
 WAIT_MAX_S: Final = 5.0
 SETTLED_PER_CALL_MAX: Final = 1_000
 ARM_WAIT_S: Final = 5.0
+
+Result = TypeVar("Result")
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -94,14 +107,18 @@ class Reservations:
         *,
         gate: Gate,
         ledger: ReservationStore,
+        orders: OrderStore,
         catalog: Catalog,
         arm: Callable[[str, bool], Awaitable[None]],
+        new_ids: Callable[[int], list[str]],
         limits: Limits | None = None,
         on_decided: Callable[[str, list[Grant | Refusal]], None] = lambda _drop, _results: None,
         on_committed: Callable[[str, list[Grant]], None] = lambda _drop, _grants: None,
     ) -> None:
         self._gate = gate
         self._ledger = ledger
+        self._orders = orders
+        self._new_ids = new_ids
         self._catalog = catalog
         self._arm = arm
         self._limits = limits or Limits()
@@ -109,6 +126,13 @@ class Reservations:
         self._on_committed = on_committed
         self._lanes: dict[str, _Lanes] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._confirms: Lane[tuple[str, int, Payment | None], Confirmed] = Lane(
+            self._confirm,
+            batch_max=self._limits.ledger_batch_max,
+            queue_max=self._limits.ledger_queue_max,
+            wait_max_s=WAIT_MAX_S,
+            observe=metrics.confirm_batch.observe,
+        )
 
     async def reserve(self, drop_id: str, claim: Claim) -> Held | Known | Refusal:
         """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
@@ -164,6 +188,23 @@ class Reservations:
                 await self._rebuilt(drop_id, force=True)
                 return None
 
+    async def confirm(self, reservation_id: str, *, member: int, payment: Payment | None = None) -> Confirmed:
+        """Make an order of a hold: for its member, or, whoever's it is, for a payment. Repeating it is safe.
+
+        The state, the order and its job in the queue are one transaction, durable when this returns.
+        """
+        return await self._confirms.submit((reservation_id, member, payment))
+
+    async def _confirm(self, asked: list[tuple[str, int, Payment | None]]) -> list[Confirmed]:
+        ids = self._new_ids(len(asked))
+        wishes = [Wish(found, order, member, paid) for (found, member, paid), order in zip(asked, ids, strict=True)]
+
+        async def confirm() -> list[Confirmed]:
+            with metrics.confirm_seconds.time():
+                return await self._orders.confirm(wishes)
+
+        return await _until_known(confirm)
+
     async def cancel(self, reservation: Reservation) -> Reservation | None:
         """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
         lanes = self._lanes.get(reservation.drop) or self._open_lanes(reservation.drop)
@@ -212,17 +253,11 @@ class Reservations:
         return lanes
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
-        """Commit; when the outcome is unknown, the same call with the same ids, which waits for the first one."""
-        began = time.monotonic()
-        for attempt in range(1, COMMIT_TRIES_MAX + 1):
-            try:
-                with metrics.ledger_seconds.time():
-                    return await self._ledger.commit(drop_id, grants)
-            except LedgerUnavailable:
-                if attempt == COMMIT_TRIES_MAX or time.monotonic() - began > COMMIT_MAX_S:
-                    raise
-                await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 -- jitter
-        raise AssertionError("unreachable")
+        async def commit() -> list[Commit]:
+            with metrics.ledger_seconds.time():
+                return await self._ledger.commit(drop_id, grants)
+
+        return await _until_known(commit)
 
     def waiting(self) -> tuple[int, int]:
         """How many requests wait for the gate, and how many for the ledger."""
@@ -233,3 +268,16 @@ class Reservations:
         """Return when what runs in the background is done."""
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+
+
+async def _until_known(call: Callable[[], Awaitable[Result]]) -> Result:
+    """The ledger's answer; when that is lost, the same call with the same ids again, which waits for the first one."""
+    began = time.monotonic()
+    for attempt in range(1, COMMIT_TRIES_MAX + 1):
+        try:
+            return await call()
+        except LedgerUnavailable:
+            if attempt == COMMIT_TRIES_MAX or time.monotonic() - began > COMMIT_MAX_S:
+                raise
+            await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 -- jitter
+    raise AssertionError("unreachable")

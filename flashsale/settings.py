@@ -8,6 +8,7 @@ import msgspec
 from flashsale.errors import SetupError
 
 PREFIX = "FLASHSALE_"
+SWITCHES = frozenset({"public_probes", "fulfilment_allow_private"})
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -50,6 +51,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 6
     body_max_bytes: Annotated[Positive, _is("Largest JSON body, bytes; beyond it 413.")] = 65_536
     points_body_max_bytes: Annotated[Positive, _is("Largest points CSV, bytes; beyond it 413.")] = 4_294_967_296
+    confirm_by: Annotated[
+        Literal["member", "payment"],
+        _is("Who confirms a hold: its `member`, or a `payment` (a token with the role `payments`)."),
+    ] = "member"
+    fulfilment_url: Annotated[str | None, _is("Where orders are sent as webhooks. Unset: they wait in the queue.")] = (
+        None
+    )
+    fulfilment_secret: Annotated[
+        str | None, _is("Signs the webhooks: `whsec_` and 24 to 64 bytes in base64. Needed with the URL.")
+    ] = None
+    fulfilment_allow_private: Annotated[
+        bool, _is("Send to private and loopback addresses, too (a shop's system in the same network).")
+    ] = False
+    fulfilment_timeout_s: Annotated[PositiveSeconds, _is("One try to deliver an order, seconds.")] = 10.0
+    fulfilment_at_once_max: Annotated[
+        int, msgspec.Meta(ge=2, le=1_000), _is("Orders that one worker delivers at the same time at most.")
+    ] = 64
+    fulfilment_retry_s: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?(,[0-9]{1,7}(\.[0-9]{1,3})?)*\Z"),
+        _is("Seconds before each further try of an order, growing; after the last it is `dead` until it is replayed."),
+    ] = "5,60,300,1800,7200,18000,36000,50400,72000,86400"
+    queue_log_kept_s: Annotated[Positive, _is("How long the queue's log of finished jobs is kept, seconds.")] = 86_400
     gate_ttl_after_close_s: Annotated[Positive, _is("How long a drop's keys outlive its last window, seconds.")] = (
         86_400
     )
@@ -57,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
     ] = 15.0
     log_format: Annotated[Literal["json", "console"], _is("Log lines as JSON or for a terminal.")] = "json"
+
+    @property
+    def retry_delays_s(self) -> tuple[float, ...]:
+        """`fulfilment_retry_s`, read."""
+        return tuple(float(delay) for delay in self.fulfilment_retry_s.split(","))
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -71,7 +100,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise SetupError(f"{variable} is not a setting; the README lists them all.")
         if text == "":
             continue
-        found[name] = {"1": "true", "0": "false"}.get(text, text) if name == "public_probes" else text
+        found[name] = {"1": "true", "0": "false"}.get(text, text) if name in SWITCHES else text
     try:
         return msgspec.convert(found, Settings, strict=False)
     except msgspec.ValidationError as error:

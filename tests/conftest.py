@@ -30,8 +30,12 @@ async def node(urls: embedded.Servers) -> AsyncIterator[Node]:
 def new_drop(node: Node) -> NewDrop:
     """Set up a drop with these allocations, its limit and its hold time."""
 
-    async def make(*allocations: Allocation, per_member: int = 1, hold_seconds: int = 900) -> Drop:
-        wanted = make_drop(*allocations, per_member=per_member, hold_seconds=hold_seconds)
+    async def make(
+        *allocations: Allocation, per_member: int = 1, hold_seconds: int = 900, rebuy_after_return: bool = False
+    ) -> Drop:
+        wanted = make_drop(
+            *allocations, per_member=per_member, hold_seconds=hold_seconds, rebuy_after_return=rebuy_after_return
+        )
         return await node.operations.create(wanted, actor="member:1", detail={})
 
     return make

@@ -78,8 +78,16 @@ async def make_node(
         ledger=ledger,
         catalog=catalog,
         arming=arming,
-        reservations=Reservations(gate=gate, ledger=ledger.reservations, catalog=catalog, arm=arm, limits=limits),
-        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
+        reservations=Reservations(
+            gate=gate,
+            ledger=ledger.reservations,
+            orders=ledger.orders,
+            catalog=catalog,
+            arm=arm,
+            new_ids=new_ids,
+            limits=limits,
+        ),
+        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids),
         reconciler=Reconciler(gate=gate, ledger=ledger, arming=arming),
     )
 
@@ -121,7 +129,9 @@ def claim(
     return Claim(member, name, quantity, key, tier, fcode)
 
 
-def make_drop(*allocations: Allocation, per_member: int = 1, hold_seconds: int = 900) -> Drop:
+def make_drop(
+    *allocations: Allocation, per_member: int = 1, hold_seconds: int = 900, rebuy_after_return: bool = False
+) -> Drop:
     """A drop with an id of its own, not yet set up."""
     return Drop(
         id=unique("drop"),
@@ -130,6 +140,7 @@ def make_drop(*allocations: Allocation, per_member: int = 1, hold_seconds: int =
         list_price=Money(199_900, "CNY"),
         per_member=per_member,
         hold_seconds=hold_seconds,
+        rebuy_after_return=rebuy_after_return,
         epoch=0,
         paused=False,
         closed=False,

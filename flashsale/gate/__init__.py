@@ -6,7 +6,7 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Literal
@@ -158,9 +158,14 @@ class Gate:
         ]
         return Decisions(epoch, now_ms, results)
 
-    async def release(self, drop_id: str, ended: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
-        """Give back the units of these (id, member); returns the epoch of the gate that did. May be repeated."""
-        return await self._epoch_of("release", drop_id, stripe, [(i, str(m)) for i, m in ended])
+    async def release(
+        self, drop_id: str, ended: Iterable[tuple[str, int]], *, keep: Collection[str] = (), stripe: int = 0
+    ) -> int | Unarmed:
+        """Give back the units of these (id, member); returns the epoch of the gate that did. May be repeated.
+
+        Ids in `keep` go on counting under their member's limit.
+        """
+        return await self._epoch_of("release", drop_id, stripe, [(i, str(m), int(i in keep)) for i, m in ended])
 
     async def settle(self, drop_id: str, grants: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
         """These (id, member) are in the ledger: they are pending no longer. May be repeated."""

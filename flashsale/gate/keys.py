@@ -15,7 +15,10 @@ class StripeKeys(NamedTuple):
     meta: str
     """Hash: `epoch`, `replid`, `paused`, `closed`, `limit`, `order`, per allocation `a:<id>` and `n:<id>`."""
     ent: str
-    """Hash: member → its entries, one a line, fields separated by tabs; field `#` is the sentinel."""
+    """Hash: member → its entries, one a line, fields separated by tabs; field `#` is the sentinel.
+
+    An entry without an allocation holds no unit: it is of a returned reservation, and counts under the limit only.
+    """
     pend: str
     """Sorted set: `id|member` of grants not yet known to be in the ledger, by time in ms; `#` is the sentinel."""
     arming: str

@@ -10,8 +10,10 @@ import asyncpg
 
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
+from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import Pool, open_pool, passing_faults
+from flashsale.ledger.queue import Later, consume
 from flashsale.ledger.reservations import (
     Commit,
     Committed,
@@ -29,19 +31,28 @@ __all__ = [
     "AuditLine",
     "Commit",
     "Committed",
+    "Confirmed",
     "DropStore",
     "Ended",
     "Epoch",
     "Existing",
+    "Health",
+    "Later",
     "Ledger",
+    "ListedOrder",
+    "OrderStore",
     "PointsStore",
     "ReservationStore",
+    "Returned",
     "SecondLock",
     "Stale",
+    "Tried",
     "Units",
+    "Wish",
+    "consume",
 ]
 
-SCHEMA_VERSION: Final = "20260102000000"
+SCHEMA_VERSION: Final = "20260103000000"
 
 
 class Ledger:
@@ -55,6 +66,7 @@ class Ledger:
         self._pools = (pool, reading)
         self.drops = DropStore(pool, reading)
         self.reservations = ReservationStore(pool, reading)
+        self.orders = OrderStore(pool, reading)
         self.points = PointsStore(reading)
 
     @classmethod

@@ -177,6 +177,7 @@ class DropStore:
                 None if list_price is None else list_price.currency,
                 drop.per_member,
                 drop.hold_seconds,
+                drop.rebuy_after_return,
             )
             if epoch is None:
                 return False

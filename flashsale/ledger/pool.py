@@ -17,7 +17,7 @@ CALL_MAX_S: Final = 15.0
 """One whole call, with the wait for a free connection of the pool and all its statements."""
 
 # These say that the server, not the statement, is the trouble: the same call may succeed in a moment.
-_PASSING: Final = (
+PASSING: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -73,7 +73,7 @@ async def open_pool(url: str, *, size_max: int, timeout_s: float) -> Pool:
                 "timezone": "UTC",
             },
         )
-    except (*_PASSING, asyncpg.PostgresError) as error:
+    except (*PASSING, asyncpg.PostgresError) as error:
         raise LedgerUnavailable(f"Postgres cannot answer ({type(error).__name__}).") from error
     return pool
 
@@ -89,5 +89,5 @@ async def passing_faults(max_s: float = CALL_MAX_S) -> AsyncIterator[None]:
             yield
     except ValueError:  # asyncpg's word for arguments that do not fit: ours to mend, and no reason to repeat
         raise
-    except _PASSING as error:
+    except PASSING as error:
         raise LedgerUnavailable(f"Postgres cannot answer ({type(error).__name__}); repeat the same request.") from error

@@ -48,6 +48,8 @@ class Ended(msgspec.Struct, frozen=True):
     id: str
     drop: str
     member: int
+    keeps_slot: bool = False
+    """It was returned, and still counts under its member's limit."""
 
 
 class ReservationStore:
@@ -136,7 +138,7 @@ class ReservationStore:
         """Up to `limit` ended reservations of a drop whose units the gate may not have back yet."""
         async with passing_faults():
             rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
-        return [Ended(str(row["id"]), row["drop_id"], row["member"]) for row in rows]
+        return [Ended(str(row["id"]), row["drop_id"], row["member"], row["keeps_slot"]) for row in rows]
 
     async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:
         """The gate of `epoch` has these units back: done, if that is still the ledger's epoch."""

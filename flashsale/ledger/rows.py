@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from flashsale.domain import Allocation, Drop, Money, Reservation, State
+from flashsale.domain import Allocation, Drop, Event, Money, Order, OrderState, Reservation, State
 
 Row = Mapping[str, Any]
 
@@ -25,6 +25,7 @@ def drop_of(row: Row) -> Drop:
         closed=row["closed"],
         allocations=msgspec.json.decode(row["allocations"], type=tuple[Allocation, ...]),
         created_at=row["created_at"],
+        rebuy_after_return=row["rebuy_after_return"],
     )
 
 
@@ -41,4 +42,26 @@ def reservation_of(row: Row) -> Reservation:
         created_at=row["created_at"],
         key=row["idempotency_key"],
         payload=row["payload"],
+        order=None if row["order_id"] is None else str(row["order_id"]),
+        keeps_slot=row["keeps_slot"],
+    )
+
+
+def order_of(row: Row) -> Order:
+    """A row of order_load."""
+    return Order(
+        id=str(row["id"]),
+        event=Event(row["event"]),
+        state=OrderState(row["state"]),
+        tries=row["tries"],
+        created_at=row["created_at"],
+        money=Money(row["amount"], row["currency"]),
+        reservation=str(row["reservation_id"]),
+        drop=row["drop_id"],
+        allocation=row["allocation_id"],
+        member=row["member"],
+        quantity=row["quantity"],
+        confirmed_as=None if row["order_id"] is None else str(row["order_id"]),
+        payment_id=row["payment_id"],
+        detail={} if row["detail"] is None else msgspec.json.decode(row["detail"]),
     )

@@ -2,6 +2,22 @@
 
 SET check_function_bodies = false;
 
+CREATE TYPE public.order_state AS ENUM (
+    'queued',
+    'delivered',
+    'dead'
+);
+
+CREATE TYPE public.pgqueuer_status AS ENUM (
+    'queued',
+    'picked',
+    'successful',
+    'exception',
+    'canceled',
+    'deleted',
+    'failed'
+);
+
 CREATE TYPE public.reservation_state AS ENUM (
     'held',
     'confirmed',
@@ -29,8 +45,12 @@ CREATE TABLE public.reservations (
     allocation_id text NOT NULL COLLATE pg_catalog."C",
     idempotency_key text COLLATE pg_catalog."C",
     payload text NOT NULL COLLATE pg_catalog."C",
+    order_id uuid,
+    keeps_slot boolean DEFAULT false NOT NULL,
     CONSTRAINT reservations_check CHECK (((state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state])) = (ended_at IS NULL))),
     CONSTRAINT reservations_check1 CHECK (((ended_at IS NULL) = (gate_released IS NULL))),
+    CONSTRAINT reservations_check2 CHECK (((order_id IS NOT NULL) = (state = ANY (ARRAY['confirmed'::public.reservation_state, 'returned'::public.reservation_state])))),
+    CONSTRAINT reservations_check3 CHECK (((state = 'returned'::public.reservation_state) OR (NOT keeps_slot))),
     CONSTRAINT reservations_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
     CONSTRAINT reservations_member_check CHECK ((member >= 1)),
     CONSTRAINT reservations_quantity_check CHECK ((quantity >= 1)),
@@ -100,7 +120,7 @@ BEGIN
         SELECT a.quantity - a.taken INTO v_free FROM allocations a WHERE a.drop_id = p_drop AND a.id = p_allocations[i];
         IF v_free IS NULL OR v_free < p_quantities[i] THEN outcome := 'sold_out'; RETURN NEXT; CONTINUE; END IF;
         SELECT coalesce(sum(r.quantity), 0) INTO v_used FROM reservations r
-            WHERE r.member = p_members[i] AND r.drop_id = p_drop AND r.state IN ('held', 'confirmed');
+            WHERE r.member = p_members[i] AND r.drop_id = p_drop AND (r.state IN ('held', 'confirmed') OR r.keeps_slot);
         IF v_used + p_quantities[i] > v_drop.per_member OR p_slots[i] > v_drop.per_member THEN
             outcome := 'member_limit'; RETURN NEXT; CONTINUE;
         END IF;
@@ -113,10 +133,95 @@ BEGIN
             UPDATE allocations a SET taken = a.taken + p_quantities[i] WHERE a.drop_id = p_drop AND a.id = p_allocations[i];
             outcome := 'committed';
         ELSIF EXISTS (SELECT 1 FROM reservations r WHERE r.member = p_members[i] AND r.drop_id = p_drop
-            AND r.slot = p_slots[i] AND r.state IN ('held', 'confirmed')) THEN
+            AND r.slot = p_slots[i] AND (r.state IN ('held', 'confirmed') OR r.keeps_slot)) THEN
             outcome := 'member_limit';
         ELSE
             outcome := 'fcode_spent';
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.confirm_reservations(p_ids uuid[], p_orders uuid[], p_members bigint[], p_payments text[], p_amounts bigint[], p_currencies text[]) RETURNS TABLE(ordinal integer, outcome text, queued uuid, due bigint, due_currency text, reservation public.reservations)
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    v_now timestamptz;
+    v_done integer[];
+    v_paid payments%ROWTYPE;
+    i integer;
+BEGIN
+    PERFORM 1 FROM reservations r WHERE r.id = ANY (p_ids) ORDER BY r.member, r.id FOR NO KEY UPDATE;
+    v_now := clock_timestamp();
+
+    -- The rule: a hold that still runs, asked for by its member, or paid in full by a payment that is new.
+    WITH fit AS (
+        SELECT DISTINCT ON (t.id) t.*, d.price_amount, d.currency
+        FROM unnest(p_ids, p_orders, p_members, p_payments, p_amounts, p_currencies)
+            WITH ORDINALITY AS t (id, o, m, p, a, c, n)
+        JOIN reservations r ON r.id = t.id JOIN drops d ON d.id = r.drop_id
+        WHERE r.state = 'held' AND r.expires_at > v_now AND CASE WHEN t.p IS NULL THEN t.m = r.member
+            ELSE t.a = d.price_amount * r.quantity AND t.c = d.currency END
+        ORDER BY t.id, t.n
+    ), paid AS (
+        INSERT INTO payments (id, reservation_id, amount, currency, applied)
+        SELECT f.p, f.id, f.a, f.c, true FROM fit f WHERE f.p IS NOT NULL ORDER BY f.p
+        ON CONFLICT (id) DO NOTHING RETURNING payments.reservation_id
+    ), confirmed AS (
+        UPDATE reservations r SET state = 'confirmed', order_id = f.o FROM fit f
+        WHERE r.id = f.id AND (f.p IS NULL OR r.id IN (SELECT p.reservation_id FROM paid p))
+        RETURNING f.*
+    ), ordered AS (
+        INSERT INTO orders (id, event, reservation_id, amount, currency, payment_id)
+        SELECT c.o, 'order.confirmed', c.id, c.price_amount, c.currency, c.p FROM confirmed c
+    )
+    SELECT array_agg(c.n::integer) INTO v_done FROM confirmed c;
+    RETURN QUERY
+    SELECT u.n::integer, 'confirmed', u.o, NULL::bigint, NULL::text, r
+    FROM unnest(p_ids, p_orders) WITH ORDINALITY AS u (id, o, n) JOIN reservations r ON r.id = u.id
+    WHERE u.n = ANY (v_done);
+    IF cardinality(v_done) = cardinality(p_ids) THEN RETURN; END IF;
+
+    -- The exceptions, one by one.
+    FOR i IN 1 .. cardinality(p_ids) LOOP
+        CONTINUE WHEN i = ANY (v_done);
+        ordinal := i; queued := NULL; due := NULL; due_currency := NULL;
+        SELECT * INTO reservation FROM reservations r WHERE r.id = p_ids[i] AND r.state <> 'void'
+            AND (p_payments[i] IS NOT NULL OR r.member = p_members[i]);
+        IF NOT FOUND THEN outcome := 'not_found'; RETURN NEXT; CONTINUE; END IF;
+        IF p_payments[i] IS NULL THEN
+            outcome := CASE reservation.state WHEN 'confirmed' THEN 'again' WHEN 'held' THEN 'expired'
+                WHEN 'expired' THEN 'expired' ELSE 'conflict' END;
+            RETURN NEXT; CONTINUE;
+        END IF;
+        SELECT * INTO v_paid FROM payments p WHERE p.id = p_payments[i];
+        IF FOUND THEN
+            outcome := CASE
+                WHEN (v_paid.reservation_id, v_paid.amount, v_paid.currency) <> (p_ids[i], p_amounts[i], p_currencies[i])
+                THEN 'payment_taken'
+                WHEN v_paid.applied THEN 'again'
+                WHEN reservation.state IN ('confirmed', 'returned') THEN 'conflict' ELSE 'expired' END;
+            RETURN NEXT; CONTINUE;
+        END IF;
+        IF reservation.state = 'held' AND reservation.expires_at > v_now THEN
+            SELECT d.price_amount * reservation.quantity, d.currency INTO due, due_currency
+                FROM drops d WHERE d.id = reservation.drop_id;
+            ASSERT (due, due_currency) <> (p_amounts[i], p_currencies[i]), 'a hold paid in full is confirmed above';
+            outcome := 'wrong_amount'; RETURN NEXT; CONTINUE;
+        END IF;
+        -- Nobody keeps this money: the hold has ended, or has been paid for.
+        outcome := CASE WHEN reservation.state IN ('confirmed', 'returned') THEN 'conflict' ELSE 'expired' END;
+        INSERT INTO payments (id, reservation_id, amount, currency, applied)
+        VALUES (p_payments[i], p_ids[i], p_amounts[i], p_currencies[i], false) ON CONFLICT (id) DO NOTHING;
+        IF FOUND THEN
+            queued := p_orders[i];
+            INSERT INTO orders (id, event, reservation_id, amount, currency, payment_id)
+            VALUES (queued, 'payment.refund_due', p_ids[i], p_amounts[i], p_currencies[i], p_payments[i]);
+        ELSE
+            outcome := 'payment_taken';
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -146,7 +251,7 @@ BEGIN
     PERFORM 1 FROM allocations a WHERE a.drop_id = p_drop AND a.id IN (
         SELECT r.allocation_id FROM reservations r WHERE r.id = ANY (p_ids)
     ) ORDER BY a.id FOR NO KEY UPDATE;
-    PERFORM 1 FROM reservations r WHERE r.id = ANY (p_ids) ORDER BY r.member FOR NO KEY UPDATE;
+    PERFORM 1 FROM reservations r WHERE r.id = ANY (p_ids) ORDER BY r.member, r.id FOR NO KEY UPDATE;
     RETURN QUERY
     WITH ended AS (
         UPDATE reservations r SET state = p_to, ended_at = clock_timestamp(), gate_released = false
@@ -160,6 +265,49 @@ BEGIN
     )
     SELECT * FROM ended;
 END
+$$;
+
+CREATE FUNCTION public.fn_pgqueuer_changed() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    to_emit BOOLEAN := false;  -- Flag to decide whether to emit a notification
+BEGIN
+    -- Check operation type and set the emit flag accordingly
+    IF TG_OP = 'UPDATE' AND OLD IS DISTINCT FROM NEW THEN
+        to_emit := true;
+    ELSIF TG_OP = 'DELETE' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'INSERT' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        to_emit := true;
+    END IF;
+
+    -- Perform notification if the emit flag is set
+    IF to_emit THEN
+        PERFORM pg_notify(
+            'ch_pgqueuer',
+            json_build_object(
+                'channel', 'ch_pgqueuer',
+                'operation', lower(TG_OP),
+                'sent_at', NOW(),
+                'table', TG_TABLE_NAME,
+                'type', 'table_changed_event'
+            )::text
+        );
+    END IF;
+
+    -- Return appropriate value based on the operation
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        RETURN NEW;
+    ELSIF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    ELSE
+        RETURN NULL; -- For TRUNCATE and other non-row-specific contexts
+    END IF;
+
+END;
 $$;
 
 CREATE FUNCTION public.mark_released(p_drop text, p_ids uuid[], p_epoch bigint) RETURNS integer
@@ -191,6 +339,44 @@ CREATE FUNCTION public.points_are_immutable() RETURNS trigger
 BEGIN
     RAISE EXCEPTION '% on % refused: a points snapshot never changes; import a new one under another name',
         TG_OP, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+
+CREATE FUNCTION public.return_reservation(p_id uuid, p_order uuid, p_restock boolean, p_to text, p_detail jsonb) RETURNS TABLE(outcome text, bumped boolean, reservation public.reservations)
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    v_drop drops%ROWTYPE;
+    v_to text;
+BEGIN
+    bumped := false;
+    SELECT d.* INTO v_drop FROM drops d JOIN reservations r ON r.drop_id = d.id
+        WHERE r.id = p_id AND r.state <> 'void' FOR NO KEY UPDATE OF d;
+    IF NOT FOUND THEN outcome := 'not_found'; RETURN NEXT; RETURN; END IF;
+    PERFORM 1 FROM allocations a WHERE a.drop_id = v_drop.id
+        AND a.id IN (p_to, (SELECT r.allocation_id FROM reservations r WHERE r.id = p_id)) ORDER BY a.id FOR NO KEY UPDATE;
+    SELECT * INTO STRICT reservation FROM reservations r WHERE r.id = p_id FOR NO KEY UPDATE;
+    IF reservation.state <> 'confirmed' THEN outcome := 'conflict'; RETURN NEXT; RETURN; END IF;
+    v_to := coalesce(p_to, reservation.allocation_id);
+    IF NOT EXISTS (SELECT 1 FROM allocations a WHERE a.drop_id = v_drop.id AND a.id = v_to) THEN
+        outcome := 'no_allocation'; RETURN NEXT; RETURN;
+    END IF;
+    UPDATE reservations r SET state = 'returned', ended_at = clock_timestamp(), gate_released = false,
+        keeps_slot = NOT v_drop.rebuy_after_return WHERE r.id = p_id RETURNING r.* INTO reservation;
+    bumped := NOT p_restock OR v_to <> reservation.allocation_id;
+    UPDATE allocations a SET taken = a.taken - reservation.quantity,
+        quantity = a.quantity - CASE WHEN bumped THEN reservation.quantity ELSE 0 END
+        WHERE a.drop_id = v_drop.id AND a.id = reservation.allocation_id;
+    IF bumped THEN
+        UPDATE allocations a SET quantity = a.quantity + reservation.quantity
+            WHERE p_restock AND a.drop_id = v_drop.id AND a.id = v_to;
+        UPDATE drops d SET epoch = next_epoch(d.epoch) WHERE d.id = v_drop.id;
+    END IF;
+    INSERT INTO orders (id, event, reservation_id, amount, currency, detail)
+    VALUES (p_order, 'order.returned', p_id, v_drop.price_amount, v_drop.currency, p_detail);
+    outcome := 'returned'; RETURN NEXT;
 END
 $$;
 
@@ -267,6 +453,11 @@ ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.disabled_endpoints (
+    url text NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE public.drops (
     id text NOT NULL COLLATE pg_catalog."C",
     title text NOT NULL,
@@ -280,6 +471,7 @@ CREATE TABLE public.drops (
     paused boolean DEFAULT false NOT NULL,
     closed boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    rebuy_after_return boolean DEFAULT false NOT NULL,
     CONSTRAINT drops_check CHECK (((list_price_amount IS NULL) = (list_price_currency IS NULL))),
     CONSTRAINT drops_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT drops_epoch_check CHECK ((epoch >= 1)),
@@ -312,6 +504,127 @@ CREATE TABLE public.eligible_sets (
     CONSTRAINT eligible_sets_check CHECK (((chunks >= 0) AND (chunks <= members))),
     CONSTRAINT eligible_sets_members_check CHECK ((members >= 0))
 );
+
+CREATE TABLE public.orders (
+    id uuid NOT NULL,
+    reservation_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    settled_at timestamp with time zone,
+    amount bigint NOT NULL,
+    tries integer DEFAULT 0 NOT NULL,
+    state public.order_state DEFAULT 'queued'::public.order_state NOT NULL,
+    event text NOT NULL,
+    currency text NOT NULL,
+    payment_id text COLLATE pg_catalog."C",
+    reason text,
+    detail jsonb,
+    CONSTRAINT orders_amount_check CHECK ((amount >= 0)),
+    CONSTRAINT orders_check CHECK (((state = 'queued'::public.order_state) = (settled_at IS NULL))),
+    CONSTRAINT orders_check1 CHECK (((event <> 'payment.refund_due'::text) OR (payment_id IS NOT NULL))),
+    CONSTRAINT orders_event_check CHECK ((event = ANY (ARRAY['order.confirmed'::text, 'order.returned'::text, 'payment.refund_due'::text])))
+);
+
+CREATE TABLE public.payments (
+    id text NOT NULL COLLATE pg_catalog."C",
+    reservation_id uuid NOT NULL,
+    amount bigint NOT NULL,
+    received_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    applied boolean NOT NULL,
+    currency text NOT NULL,
+    CONSTRAINT payments_amount_check CHECK ((amount >= 0)),
+    CONSTRAINT payments_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT payments_id_check CHECK (((length(id) >= 1) AND (length(id) <= 255)))
+);
+
+CREATE TABLE public.pgqueuer (
+    id bigint NOT NULL,
+    priority integer NOT NULL,
+    queue_manager_id uuid,
+    created timestamp with time zone DEFAULT now() NOT NULL,
+    updated timestamp with time zone DEFAULT now() NOT NULL,
+    heartbeat timestamp with time zone DEFAULT now() NOT NULL,
+    execute_after timestamp with time zone DEFAULT now() NOT NULL,
+    status public.pgqueuer_status NOT NULL,
+    entrypoint text NOT NULL,
+    dedupe_key text,
+    payload bytea,
+    headers jsonb,
+    attempts integer DEFAULT 0 NOT NULL,
+    slot bigint
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_analyze_scale_factor='0.02', autovacuum_analyze_threshold='500', autovacuum_vacuum_cost_limit='10000', autovacuum_vacuum_cost_delay='0', fillfactor='70');
+
+CREATE SEQUENCE public.pgqueuer_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER SEQUENCE public.pgqueuer_id_seq OWNED BY public.pgqueuer.id;
+
+CREATE TABLE public.pgqueuer_log (
+    id bigint NOT NULL,
+    created timestamp with time zone DEFAULT now() NOT NULL,
+    job_id bigint NOT NULL,
+    status public.pgqueuer_status NOT NULL,
+    priority integer NOT NULL,
+    entrypoint text NOT NULL,
+    traceback jsonb,
+    aggregated boolean DEFAULT false
+)
+WITH (autovacuum_vacuum_scale_factor='0.95', autovacuum_vacuum_threshold='1000000', autovacuum_analyze_scale_factor='0.05', autovacuum_analyze_threshold='10000');
+
+ALTER TABLE public.pgqueuer_log ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.pgqueuer_log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.pgqueuer_schedules (
+    id bigint NOT NULL,
+    expression text NOT NULL,
+    entrypoint text NOT NULL,
+    heartbeat timestamp with time zone DEFAULT now() NOT NULL,
+    created timestamp with time zone DEFAULT now() NOT NULL,
+    updated timestamp with time zone DEFAULT now() NOT NULL,
+    next_run timestamp with time zone DEFAULT now() NOT NULL,
+    last_run timestamp with time zone,
+    status public.pgqueuer_status DEFAULT 'queued'::public.pgqueuer_status
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_analyze_scale_factor='0.02', autovacuum_analyze_threshold='500', autovacuum_vacuum_cost_limit='10000', autovacuum_vacuum_cost_delay='0', fillfactor='70');
+
+CREATE SEQUENCE public.pgqueuer_schedules_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER SEQUENCE public.pgqueuer_schedules_id_seq OWNED BY public.pgqueuer_schedules.id;
+
+CREATE TABLE public.pgqueuer_statistics (
+    id bigint NOT NULL,
+    created timestamp with time zone DEFAULT date_trunc('sec'::text, now()) NOT NULL,
+    count bigint NOT NULL,
+    priority integer NOT NULL,
+    status public.pgqueuer_status NOT NULL,
+    entrypoint text NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.95', autovacuum_vacuum_threshold='1000000', autovacuum_analyze_scale_factor='0.05', autovacuum_analyze_threshold='10000');
+
+CREATE SEQUENCE public.pgqueuer_statistics_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER SEQUENCE public.pgqueuer_statistics_id_seq OWNED BY public.pgqueuer_statistics.id;
 
 CREATE TABLE public.schema_migrations (
     version character varying NOT NULL
@@ -348,6 +661,12 @@ CREATE TABLE public.snapshots (
     CONSTRAINT snapshots_members_check CHECK ((members >= 1))
 );
 
+ALTER TABLE ONLY public.pgqueuer ALTER COLUMN id SET DEFAULT nextval('public.pgqueuer_id_seq'::regclass);
+
+ALTER TABLE ONLY public.pgqueuer_schedules ALTER COLUMN id SET DEFAULT nextval('public.pgqueuer_schedules_id_seq'::regclass);
+
+ALTER TABLE ONLY public.pgqueuer_statistics ALTER COLUMN id SET DEFAULT nextval('public.pgqueuer_statistics_id_seq'::regclass);
+
 ALTER TABLE ONLY public.allocations
     ADD CONSTRAINT allocations_drop_id_position_key UNIQUE (drop_id, "position");
 
@@ -357,6 +676,9 @@ ALTER TABLE ONLY public.allocations
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.disabled_endpoints
+    ADD CONSTRAINT disabled_endpoints_pkey PRIMARY KEY (url);
+
 ALTER TABLE ONLY public.drops
     ADD CONSTRAINT drops_pkey PRIMARY KEY (id);
 
@@ -365,6 +687,27 @@ ALTER TABLE ONLY public.eligible_chunks
 
 ALTER TABLE ONLY public.eligible_sets
     ADD CONSTRAINT eligible_sets_pkey PRIMARY KEY (snapshot_id, at_least);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.pgqueuer_log
+    ADD CONSTRAINT pgqueuer_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.pgqueuer
+    ADD CONSTRAINT pgqueuer_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.pgqueuer_schedules
+    ADD CONSTRAINT pgqueuer_schedules_expression_entrypoint_key UNIQUE (expression, entrypoint);
+
+ALTER TABLE ONLY public.pgqueuer_schedules
+    ADD CONSTRAINT pgqueuer_schedules_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.pgqueuer_statistics
+    ADD CONSTRAINT pgqueuer_statistics_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.reservations
     ADD CONSTRAINT reservations_pkey PRIMARY KEY (id);
@@ -381,6 +724,42 @@ ALTER TABLE ONLY public.snapshots
 ALTER TABLE ONLY public.snapshots
     ADD CONSTRAINT snapshots_pkey PRIMARY KEY (id);
 
+CREATE INDEX orders_dead ON public.orders USING btree (id) WHERE (state = 'dead'::public.order_state);
+
+CREATE UNIQUE INDEX orders_once ON public.orders USING btree (reservation_id, event) WHERE (event <> 'payment.refund_due'::text);
+
+CREATE INDEX orders_queued ON public.orders USING btree (id) INCLUDE (queued_at, tries) WHERE (state = 'queued'::public.order_state);
+
+CREATE UNIQUE INDEX orders_refund ON public.orders USING btree (payment_id) WHERE (event = 'payment.refund_due'::text);
+
+CREATE UNIQUE INDEX payments_applied ON public.payments USING btree (reservation_id) WHERE applied;
+
+CREATE INDEX pgqueuer_ep_ea_idx ON public.pgqueuer USING btree (entrypoint, execute_after) WHERE (status = 'queued'::public.pgqueuer_status);
+
+CREATE INDEX pgqueuer_ep_prio_id_idx ON public.pgqueuer USING btree (entrypoint, priority DESC, id) WHERE (status = 'queued'::public.pgqueuer_status);
+
+CREATE INDEX pgqueuer_log_created ON public.pgqueuer_log USING btree (created);
+
+CREATE INDEX pgqueuer_log_job_id_status ON public.pgqueuer_log USING btree (job_id, created DESC);
+
+CREATE INDEX pgqueuer_log_not_aggregated ON public.pgqueuer_log USING btree ((1)) WHERE (NOT aggregated);
+
+CREATE INDEX pgqueuer_log_status ON public.pgqueuer_log USING btree (status);
+
+CREATE INDEX pgqueuer_picked_heartbeat_idx ON public.pgqueuer USING btree (heartbeat) WHERE (status = 'picked'::public.pgqueuer_status);
+
+CREATE UNIQUE INDEX pgqueuer_picked_slot_idx ON public.pgqueuer USING btree (entrypoint, slot) WHERE ((status = 'picked'::public.pgqueuer_status) AND (slot IS NOT NULL));
+
+CREATE INDEX pgqueuer_priority_id_id1_idx ON public.pgqueuer USING btree (priority, id DESC) INCLUDE (id) WHERE (status = 'queued'::public.pgqueuer_status);
+
+CREATE INDEX pgqueuer_queue_manager_id_idx ON public.pgqueuer USING btree (queue_manager_id) WHERE (queue_manager_id IS NOT NULL);
+
+CREATE UNIQUE INDEX pgqueuer_statistics_unique_count ON public.pgqueuer_statistics USING btree (priority, date_trunc('sec'::text, timezone('UTC'::text, created)), status, entrypoint);
+
+CREATE UNIQUE INDEX pgqueuer_unique_dedupe_key ON public.pgqueuer USING btree (dedupe_key) WHERE ((status = ANY (ARRAY['queued'::public.pgqueuer_status, 'picked'::public.pgqueuer_status])) AND (dedupe_key IS NOT NULL));
+
+CREATE INDEX pgqueuer_updated_id_id1_idx ON public.pgqueuer USING btree (updated, id DESC) INCLUDE (id) WHERE (status = 'picked'::public.pgqueuer_status);
+
 CREATE INDEX reservations_due ON public.reservations USING btree (expires_at) WHERE (state = 'held'::public.reservation_state);
 
 CREATE INDEX reservations_ended ON public.reservations USING btree (member) WHERE (state = ANY (ARRAY['cancelled'::public.reservation_state, 'expired'::public.reservation_state, 'returned'::public.reservation_state]));
@@ -389,7 +768,7 @@ CREATE UNIQUE INDEX reservations_fcode ON public.reservations USING btree (fcode
 
 CREATE UNIQUE INDEX reservations_key ON public.reservations USING btree (drop_id, member, idempotency_key) WHERE ((idempotency_key IS NOT NULL) AND (state <> 'void'::public.reservation_state));
 
-CREATE UNIQUE INDEX reservations_limit ON public.reservations USING btree (drop_id, member, slot) WHERE (state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state]));
+CREATE UNIQUE INDEX reservations_limit ON public.reservations USING btree (drop_id, member, slot) WHERE ((state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state])) OR keeps_slot);
 
 CREATE INDEX reservations_outbox ON public.reservations USING btree (drop_id) WHERE (NOT gate_released);
 
@@ -400,6 +779,8 @@ CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.eligible_
 CREATE TRIGGER immutable BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.snapshot_points FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
 
 CREATE TRIGGER immutable BEFORE DELETE OR UPDATE OR TRUNCATE ON public.snapshots FOR EACH STATEMENT EXECUTE FUNCTION public.points_are_immutable();
+
+CREATE TRIGGER tg_pgqueuer_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON public.pgqueuer FOR EACH STATEMENT EXECUTE FUNCTION public.fn_pgqueuer_changed();
 
 ALTER TABLE ONLY public.allocations
     ADD CONSTRAINT allocations_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES public.drops(id);

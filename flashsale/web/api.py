@@ -12,7 +12,7 @@ from flashsale.domain import ID_PATTERN, Access, Points, Reservation, State, Ver
 from flashsale.drops import unknown_drop
 from flashsale.eligibility import Eligible, NotEligible, judge
 from flashsale.errors import Refused
-from flashsale.web import hot, views
+from flashsale.web import confirm, hot, views
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.routing import (
@@ -28,6 +28,7 @@ from flashsale.web.routing import (
     required_query,
 )
 from flashsale.web.schemas import (
+    ConfirmIn,
     DropList,
     DropOut,
     EligibilityItem,
@@ -144,6 +145,11 @@ async def get_reservation(request: web.Request, context: Context, caller: Identi
     return answer(hot.reservation_out(await _own(request, context, caller)))
 
 
+async def confirm_hold(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
+    """`POST /v1/reservations/{id}/confirm` where the path is written unusually; else `confirm` has answered already."""
+    return await confirm.confirm(request, context, request.match_info["reservation"])
+
+
 async def cancel(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`DELETE /v1/reservations/{id}`: repeated, it answers the same."""
     found = await _own(request, context, caller)
@@ -227,6 +233,16 @@ CALLS: Final = (
         access="member",
         answers={200: ReservationOut},
         codes=("not_found",),
+    ),
+    Call(
+        method="POST",
+        path="/v1/reservations/{reservation}/confirm",
+        handler=confirm_hold,
+        summary="Confirm a hold: by its member, or by a payment, as the service is set up",
+        access="public",  # confirm.confirm asks for the token itself
+        body=ConfirmIn,
+        answers={200: ReservationOut},
+        codes=("unauthenticated", "forbidden", "not_found", "expired", "conflict"),
     ),
     Call(
         method="DELETE",

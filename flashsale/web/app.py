@@ -22,7 +22,7 @@ from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
-from flashsale.web import api, hot, ops, probes, problems
+from flashsale.web import api, confirm, hot, ops, orders, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.context import Context
@@ -35,11 +35,11 @@ KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (*api.CALLS, *ops.CALLS, *probes.CALLS)
+CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *probes.CALLS)
 
 
 class Runner(web.AppRunner):
-    """Serves the application, but takes the button's presses before routing and middleware."""
+    """Serves the application, but takes presses of the button and confirms before routing and middleware."""
 
     def __init__(self, app: web.Application, context: Context) -> None:
         super().__init__(
@@ -59,6 +59,9 @@ class Runner(web.AppRunner):
                 drop_id = hot.drop_of_path(request.raw_path)
                 if drop_id is not None:
                     return await hot.reserve(request, context, drop_id)
+                reservation_id = confirm.reservation_of_path(request.raw_path)
+                if reservation_id is not None:
+                    return await confirm.confirm(request, context, reservation_id)
             return await routed(request)
 
         server.request_handler = dispatch
@@ -104,8 +107,10 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
     reservations = Reservations(
         gate=gate,
         ledger=ledger.reservations,
+        orders=ledger.orders,
         catalog=catalog,
         arm=arm,
+        new_ids=new_ids,
         limits=Limits(
             settings.gate_batch_max, settings.gate_queue_max, settings.ledger_batch_max, settings.ledger_queue_max
         ),
@@ -121,7 +126,7 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         arming=arming,
         board=Board(gate),
         reservations=reservations,
-        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm),
+        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids),
         now=lambda: datetime.now(UTC),
     )
 

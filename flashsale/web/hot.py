@@ -66,7 +66,8 @@ def _rfc3339(ms: int) -> str:
 
 def reservation_out(r: Reservation) -> ReservationOut:
     """A reservation as the contract shows it."""
-    return ReservationOut(r.id, r.drop, r.allocation, r.member, r.quantity, r.state, r.expires_at)
+    order = msgspec.UNSET if r.order is None else r.order
+    return ReservationOut(r.id, r.drop, r.allocation, r.member, r.quantity, r.state, r.expires_at, order)
 
 
 def drop_of_path(path: str) -> str | None:
@@ -78,7 +79,7 @@ def drop_of_path(path: str) -> str | None:
     return None
 
 
-async def _read(request: BaseRequest, max_bytes: int) -> bytes:
+async def read_at_once(request: BaseRequest, max_bytes: int) -> bytes:
     """The body: at once when it came together with the headers, as a press of the button does."""
     content = request.content
     if not content.is_eof():
@@ -93,7 +94,7 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
     """`POST /v1/drops/{drop}/reservations`: 201, 200 or a refusal."""
     try:
         identity = context.auth.authenticate(request.headers.get("Authorization"))
-        wanted = decode_body(await _read(request, context.settings.body_max_bytes), _body)
+        wanted = decode_body(await read_at_once(request, context.settings.body_max_bytes), _body)
         drop = context.catalog.known(drop_id) or await context.catalog.get(check_id(drop_id))
         if drop is None:
             raise Refused("not_found", f"There is no drop {drop_id!r}.")

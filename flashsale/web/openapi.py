@@ -17,7 +17,17 @@ from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.problems import CONTENT_TYPE, STATUS, TITLES
 from flashsale.web.routing import Call, Param
-from flashsale.web.schemas import AllocationIn, AllocationPatch, DropIn, DropPatch, Problem, ReserveIn, SwitchIn
+from flashsale.web.schemas import (
+    AllocationIn,
+    AllocationPatch,
+    ConfirmIn,
+    DropIn,
+    DropPatch,
+    Problem,
+    ReserveIn,
+    ReturnIn,
+    SwitchIn,
+)
 
 PATH: Final = "/openapi.json"
 REF: Final = "#/components/schemas/{name}"
@@ -27,6 +37,7 @@ _PATH_PARAMETERS: Final = {
     "drop": ("Id of the drop.", _ID),
     "allocation": ("Id of the allocation.", _ID),
     "reservation": ("Id of the reservation, as it was answered.", _OPAQUE),
+    "order": ("Id of the order, as it was answered.", _OPAQUE),
 }
 _HEADERS: Final = {
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 1}),
@@ -59,8 +70,10 @@ _EXAMPLES: Final[dict[object, object]] = {
         allocations=(_MORNING,),
         list_price=Money(199_900, "CNY"),
     ),
+    ConfirmIn: ConfirmIn(),
     DropPatch: DropPatch(title="Engineering edition, second batch"),
     ReserveIn: ReserveIn(quantity=1),
+    ReturnIn: ReturnIn(reason="scratched display", restock=False),
     SwitchIn: SwitchIn(reason="counting the stock again"),
 }
 _DESCRIPTION: Final = (

@@ -53,7 +53,7 @@ _allocation_patch: Final = msgspec.json.Decoder(AllocationPatch)
 _switch_in: Final = msgspec.json.Decoder(SwitchIn)
 
 
-def _actor(caller: Identity) -> str:
+def actor_of(caller: Identity) -> str:
     """Who did it, as the audit log names them."""
     return f"member:{caller.member}"
 
@@ -94,7 +94,7 @@ async def post_points(request: web.Request, context: Context, caller: Identity) 
         _limited(request, context.settings.points_body_max_bytes),
         snapshot=required_query(request, "name"),
         cutoff=_cutoff(required_query(request, "cutoff")),
-        actor=_actor(caller),
+        actor=actor_of(caller),
     )
     return answer(SnapshotOut(imported.snapshot, imported.cutoff, imported.members), 201)
 
@@ -139,13 +139,14 @@ async def create_drop(request: web.Request, context: Context, caller: Identity) 
         list_price=body.list_price,
         per_member=body.per_member,
         hold_seconds=body.hold_seconds,
+        rebuy_after_return=body.rebuy_after_return,
         epoch=0,
         paused=False,
         closed=False,
         allocations=tuple(_allocation(a) for a in body.allocations),
         created_at=context.now(),
     )
-    drop = await context.operations.create(wanted, actor=_actor(caller), detail=body)
+    drop = await context.operations.create(wanted, actor=actor_of(caller), detail=body)
     return answer(await _drop_out(context, drop), 201, {"Location": f"/v1/ops/drops/{drop.id}"})
 
 
@@ -173,14 +174,14 @@ async def edit_drop(request: web.Request, context: Context, caller: Identity) ->
     """`PATCH /v1/ops/drops/{drop}`."""
     patch = await _read_patch(request, _drop_patch)
     assert patch.title is not msgspec.UNSET  # it is all that can be patched
-    drop = await context.operations.rename(path_id(request, "drop"), patch.title, actor=_actor(caller))
+    drop = await context.operations.rename(path_id(request, "drop"), patch.title, actor=actor_of(caller))
     return answer(await _drop_out(context, drop))
 
 
 async def add_allocation(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/drops/{drop}/allocations`."""
     allocation = _allocation(await read_body(request, _allocation_in))
-    drop = await context.operations.add_allocation(path_id(request, "drop"), allocation, actor=_actor(caller))
+    drop = await context.operations.add_allocation(path_id(request, "drop"), allocation, actor=actor_of(caller))
     return answer(await _drop_out(context, drop), 201)
 
 
@@ -189,7 +190,7 @@ async def edit_allocation(request: web.Request, context: Context, caller: Identi
     patch = await _read_patch(request, _allocation_patch)
     change = AllocationChange(patch.quantity, patch.opens_at, patch.closes_at, patch.channel)
     drop = await context.operations.change_allocation(
-        path_id(request, "drop"), path_id(request, "allocation"), change, actor=_actor(caller)
+        path_id(request, "drop"), path_id(request, "allocation"), change, actor=actor_of(caller)
     )
     return answer(await _drop_out(context, drop))
 
@@ -199,7 +200,7 @@ async def _switch(
 ) -> web.StreamResponse:
     """`POST /v1/ops/drops/{drop}/pause`, `/resume` and `/close`. The body may say why."""
     body = await read_body(request, _switch_in)
-    drop = await context.operations.switch(path_id(request, "drop"), act, actor=_actor(caller), reason=body.reason)
+    drop = await context.operations.switch(path_id(request, "drop"), act, actor=actor_of(caller), reason=body.reason)
     return answer(await _drop_out(context, drop))
 
 

@@ -4,7 +4,20 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from flashsale.domain import HOLD_MAX_S, LINE, Access, Id, Money, Quantity, State, Timestamp
+from flashsale.domain import (
+    HOLD_MAX_S,
+    LINE,
+    Access,
+    Currency,
+    Event,
+    Id,
+    Minor,
+    Money,
+    OrderState,
+    Quantity,
+    State,
+    Timestamp,
+)
 
 DropState = Literal["upcoming", "open", "sold_out", "paused", "closed"]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200), LINE]
@@ -39,6 +52,23 @@ class ReservationOut(msgspec.Struct, frozen=True):
     quantity: int
     state: ShownState
     expires_at: Timestamp
+    order: Annotated[str, msgspec.Meta(description="Once confirmed.")] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ConfirmIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Confirms a hold. By a member: nothing. By the payments service: what was paid, all three."""
+
+    payment_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255), LINE] | None = None
+    amount: Minor | None = None
+    currency: Currency | None = None
+
+
+class ReturnIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Marks a confirmed reservation returned. The unit goes to its own allocation, to another, or leaves the sale."""
+
+    reason: Reason
+    restock: bool = True
+    to_allocation: Id | None = None
 
 
 class AllocationIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +101,7 @@ class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     list_price: Money | None = None
     per_member: PerMember = 1
     hold_seconds: HoldSeconds = 900
+    rebuy_after_return: Annotated[bool, msgspec.Meta(description="Whether who returned a unit may buy again.")] = False
 
 
 class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +170,7 @@ class OpsDropOut(msgspec.Struct, frozen=True):
     list_price: Money | None
     per_member: int
     hold_seconds: int
+    rebuy_after_return: bool
     paused: bool
     closed: bool
     epoch: int
@@ -191,6 +223,47 @@ class SnapshotOut(msgspec.Struct, frozen=True):
     members: int
 
 
+class OrderOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What leaves for the shop: an order, its return, or money to give back. `order` is the webhook's id.
+
+    `money` is the price of one unit, or the refund; `due_at` when the next try is; `reason` why the last one failed.
+    """
+
+    order: str
+    event: Event
+    state: OrderState
+    reservation: str
+    drop: str
+    allocation: str
+    member: int
+    quantity: int
+    money: Money
+    payment_id: str | None
+    created_at: Timestamp
+    settled_at: Timestamp | None
+    due_at: Timestamp | None
+    tries: int
+    reason: str | None
+
+
+class QueueOut(msgspec.Struct, frozen=True):
+    """How the order queue is. `disabled`: the endpoint answered 410; replaying an order tries it again."""
+
+    waiting: int
+    oldest_seconds: float
+    tries_max: int
+    dead: int
+    disabled: bool
+
+
+class ReplayOut(msgspec.Struct, frozen=True):
+    """An order that is on its way again; `was` is the state that it was in."""
+
+    order: str
+    state: OrderState
+    was: OrderState
+
+
 class AuditOut(msgspec.Struct, frozen=True):
     """Who did what, when, on what, and why."""
 
@@ -223,6 +296,14 @@ class ReservationList(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class OrderList(msgspec.Struct, frozen=True):
+    """A page of orders, newest first, and the state of the queue."""
+
+    queue: QueueOut
+    items: tuple[OrderOut, ...]
+    next: str | None
+
+
 class AuditList(msgspec.Struct, frozen=True):
     """A page of the audit log."""
 
@@ -241,3 +322,4 @@ class Problem(msgspec.Struct, frozen=True):
     opens_at: Annotated[Timestamp, msgspec.Meta(description="With `not_open`.")] | msgspec.UnsetType = msgspec.UNSET
     line: Annotated[int, msgspec.Meta(description="The line that is wrong.")] | msgspec.UnsetType = msgspec.UNSET
     taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET
+    due: Annotated[Money, msgspec.Meta(description="What is to be paid.")] | msgspec.UnsetType = msgspec.UNSET

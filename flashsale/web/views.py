@@ -66,6 +66,7 @@ def ops_drop_out(drop: Drop, status: Status | None, now: datetime, taken: Mappin
         list_price=drop.list_price,
         per_member=drop.per_member,
         hold_seconds=drop.hold_seconds,
+        rebuy_after_return=drop.rebuy_after_return,
         paused=drop.paused,
         closed=drop.closed,
         epoch=drop.epoch,

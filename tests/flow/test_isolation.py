@@ -12,6 +12,7 @@ from flashsale import reservations as flow
 from flashsale.catalog import Catalog
 from flashsale.domain import Points, Refusal, State, Verdict
 from flashsale.gate import Gate
+from flashsale.ids import new_ids
 from flashsale.ledger import PointsStore
 from flashsale.points import import_points
 from flashsale.reservations import Held, Reservations
@@ -56,8 +57,10 @@ async def test_a_listener_that_fails_takes_no_answer_from_anybody(node: Node, ne
     reservations = Reservations(
         gate=node.gate,
         ledger=node.ledger.reservations,
+        orders=node.ledger.orders,
         catalog=node.catalog,
         arm=arm,
+        new_ids=new_ids,
         on_decided=broken,
         on_committed=broken,
     )

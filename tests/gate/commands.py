@@ -49,10 +49,11 @@ class Decide:
 
 @dataclass(frozen=True)
 class Release:
-    """Give back units of grants, some of them under a wrong member."""
+    """Give back units of grants, some of them under a wrong member; `keeping` their places under the limit."""
 
     picks: tuple[int, ...]
     of_another: bool
+    keeping: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ _decide = st.builds(
 )
 _others = st.sampled_from(
     [
-        *[st.builds(Release, picks=_picks, of_another=_mostly(False, True))] * 2,
+        *[st.builds(Release, picks=_picks, of_another=_mostly(False, True), keeping=st.booleans())] * 2,
         st.builds(Settle, picks=_picks),
         st.builds(Evict, what=st.sampled_from(["meta", "ent", "pend", "elig"])),
         st.builds(Lease, act=st.sampled_from(["take", "keep", "drop"])),
@@ -232,7 +233,8 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
             return await gate.decide(caller, drop.epoch + command.ahead, command.claims, settled)
         case Release():
             shift = 1 if command.of_another else 0
-            return await gate.release(drop.id, [(g.id, g.member - shift) for g in world.picked(command.picks)])
+            ended = [(g.id, g.member - shift) for g in world.picked(command.picks)]
+            return await gate.release(drop.id, ended, keep={i for i, _ in ended} if command.keeping else ())
         case Settle():
             return await gate.settle(drop.id, [(g.id, g.member) for g in world.picked(command.picks)])
         case Evict(what="elig"):

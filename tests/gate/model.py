@@ -5,8 +5,8 @@ stands in for it where a test wants a gate without a server. Levers for faults: 
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
@@ -180,14 +180,17 @@ class ModelGate(Gate):
             return min(refusals, key=lambda r: (PRECEDENCE[r.verdict], r.opens_at_ms or 0))
         return Refusal(_without_candidates(drop, claim))
 
-    async def release(self, drop_id: str, ended: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
+    async def release(
+        self, drop_id: str, ended: Iterable[tuple[str, int]], *, keep: Collection[str] = (), stripe: int = 0
+    ) -> int | Unarmed:
         self._answer()
         armed = self._armed(drop_id, stripe)
         if armed is None:
             return UNARMED
         for entry_id, member in ended:
-            for gone in [e for e in armed.entries.get(member, []) if e.id == entry_id]:
-                armed.entries[member].remove(gone)
+            for gone in [e for e in armed.entries.get(member, []) if e.id == entry_id and e.allocation]:
+                at = armed.entries[member].index(gone)
+                armed.entries[member][at : at + 1] = [replace(gone, allocation="")] if entry_id in keep else []
                 armed.pending.pop((entry_id, member), None)
                 armed.meta.left[gone.allocation] += gone.quantity
         return armed.meta.drop.epoch
@@ -344,7 +347,7 @@ def _same_again(limit: int, mine: list[Entry], claim: Claim) -> Entry | None:
     if claim.key is not None:
         return next((e for e in mine if e.key == claim.key), None)
     if limit == 1:
-        return next((e for e in mine if claim.allocation in {None, e.allocation}), None)
+        return next((e for e in mine if e.allocation and claim.allocation in {None, e.allocation}), None)
     return None
 
 

@@ -149,6 +149,7 @@ PLANTS = [
     ("web", "flashsale/web/__init__.py", "import flashsale.supervise"),
     ("redis", "flashsale/reservations.py", "import redis.asyncio"),
     ("asyncpg", "flashsale/gate/__init__.py", "import asyncpg"),
+    ("pgqueuer", "flashsale/orders.py", "import pgqueuer.core.qm"),
     ("loadtests", "loadtests/__init__.py", "import flashsale.domain"),
 ]
 

@@ -23,6 +23,7 @@ from tests.web.calls import STATUS, Json, allocation_body, call, drop_body
 from tests.web.conftest import SECRET, Token
 
 EXAMPLES_MAX = 6
+SOLD = 20
 SEED = 20110816
 CHECKS = [
     "status_code_conformance",
@@ -134,7 +135,7 @@ def test_calls_that_need_a_token_say_so(document: Json) -> None:
     assert {name for name in open_to_all if "/v1/" in name} == {"get /v1/drops", "get /v1/drops/{drop}"}
 
 
-def config(token: dict[str, str], drops: list[str]) -> SchemathesisConfig:
+def config(token: dict[str, str], drops: list[str], sold: dict[str, str]) -> SchemathesisConfig:
     """What is checked, how much, and with which drops that exist."""
     return SchemathesisConfig.from_dict(
         {
@@ -147,10 +148,17 @@ def config(token: dict[str, str], drops: list[str]) -> SchemathesisConfig:
             },
             "generation": {"deterministic": True, "max-examples": EXAMPLES_MAX, "database": "none"},
             "phases": {"stateful": {"generation": {"max-examples": EXAMPLES_MAX}}},
-            "dictionaries": {"drops": {"values": drops}, "allocations": {"values": ["a", "b"]}},
+            "dictionaries": {
+                "drops": {"values": drops},
+                "allocations": {"values": ["a", "b"]},
+                "reservations": {"values": list(sold)},
+                "orders": {"values": [order for order in sold.values() if order]},
+            },
             "parameters": {
                 "path.drop": {"dictionary": "drops", "probability": 0.7},
                 "path.allocation": {"dictionary": "allocations", "probability": 0.7},
+                "path.reservation": {"dictionary": "reservations", "probability": 0.7},
+                "path.order": {"dictionary": "orders", "probability": 0.7},
                 "query.drop": {"dictionary": "drops", "probability": 0.7},
             },
             "cache": {"enabled": False},
@@ -203,6 +211,18 @@ def run(document: Json, base_url: str, configuration: SchemathesisConfig, exclud
     return heard
 
 
+async def some_sold(http: ClientSession, headers: dict[str, str], drop_id: str) -> dict[str, str]:
+    """Reservations and their orders: some are held, some confirmed."""
+    sold = {}
+    for number in range(SOLD):
+        answer = await call(http, "POST", f"/v1/drops/{drop_id}/reservations", headers, json={"allocation": "a"})
+        reservation = answer.body["id"]
+        if number % 2:
+            answer = await call(http, "POST", f"/v1/reservations/{reservation}/confirm", headers)
+        sold[reservation] = answer.body.get("order", "")
+    return sold
+
+
 def calls_of(document: Json, excluded: str | None) -> set[str]:
     """Method and path of every call."""
     return {
@@ -222,7 +242,8 @@ async def test_the_service_does_what_the_document_says(
     for drop_id in drops:
         body = drop_body(drop_id, allocation_body("a", 1_000), allocation_body("b", 0), per_member=500)
         assert (await call(apart, "POST", "/v1/ops/drops", ops, json=body)).status == 201
-    configuration = config(token(991, role=role), drops)
+    sold = await some_sold(apart, token(991, role=role), drops[0])
+    configuration = config(token(991, role=role), drops, sold)
     heard = await asyncio.to_thread(run, document, str(apart._base_url), configuration, excluded)
     assert not heard.wrong, f"{len(heard.wrong)} wrong\n\n" + "\n\n".join(list(dict.fromkeys(heard.wrong))[:10])
     assert heard.stopped is StopReason.COMPLETED
@@ -243,7 +264,7 @@ async def test_a_document_that_is_not_true_is_found_out(apart: ClientSession, do
     del lies["paths"]["/v1/drops/{drop}"]["get"]["responses"]["404"]
     lies["components"]["schemas"]["DropPatch"]["properties"]["title"]["maxLength"] = 2
     others = "^(?!(/healthz|/v1/drops/{drop}|/v1/ops/drops/{drop})$)"
-    configuration = config(token(991, role="ops"), ["ops-0"])
+    configuration = config(token(991, role="ops"), ["ops-0"], {"x": "y"})
     heard = await asyncio.to_thread(run, lies, str(apart._base_url), configuration, others)
     text = "\n".join(heard.wrong)
     for finding in ('is not of type "array"', "Undocumented status code", "Schema-violating request accepted"):

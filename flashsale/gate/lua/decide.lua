@@ -68,7 +68,8 @@ for i, r in ipairs(requests) do
     local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.*)$')
     used, slots[tonumber(eslot)] = used + eq, true
     if key ~= '' and ekey == key and epayload ~= payload then result = 'idempotency_mismatch'
-    elseif ekey == key and key ~= '' or key == '' and limit == 1 and (wanted == '' or wanted == ealloc) then
+    elseif ekey == key and key ~= ''
+      or key == '' and limit == 1 and ealloc ~= '' and (wanted == '' or wanted == ealloc) then
       local pending = grants[eid .. '|' .. member] or redis.call('ZSCORE', KEYS[3], eid .. '|' .. member)
       result = {'again', line, pending and 1 or 0}
     end

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- release: gives units back. Acts only where the member's entry has that very id, so it may be repeated.
+-- An entry that keeps its place under the member's limit loses its allocation instead of going.
 -- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend
--- ARGV[1] what to release, MessagePack [[id, member]...]
+-- ARGV[1] what to release, MessagePack [[id, member, keep 0|1]...]
 -- Returns ["unarmed"] or ["ok", epoch, how many entries were there]
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'replid')
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
@@ -14,11 +15,12 @@ for _, pair in ipairs(cmsgpack.unpack(ARGV[1])) do
   local entries = redis.call('HGET', KEYS[2], member)
   local allocation, quantity
   for line in string.gmatch(entries or '', '[^\n]+') do
-    if string.sub(line, 1, #id + 1) == id .. '\t' then
-      allocation, quantity = string.match(line, '^.-\t(.-)\t(%d+)\t')
-    else
-      kept[#kept + 1] = line
+    local found, units, rest = string.match(line, '^.-\t(.-)\t(%d+)(\t.*)$')
+    if found ~= '' and string.sub(line, 1, #id + 1) == id .. '\t' then
+      allocation, quantity = found, units
+      line = pair[3] == 1 and id .. '\t\t' .. units .. rest or nil
     end
+    kept[#kept + 1] = line
   end
   if allocation then
     if #kept == 0 then redis.call('HDEL', KEYS[2], member)

@@ -1,0 +1,2 @@
+-- This endpoint said that it is gone.
+INSERT INTO disabled_endpoints (url) VALUES ($1) ON CONFLICT DO NOTHING

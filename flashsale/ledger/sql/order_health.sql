@@ -1,0 +1,7 @@
+-- How the queue is: how many wait, since when the oldest, how often the most unlucky was tried, how many are dead.
+SELECT q.waiting, q.oldest_s, q.tries_max, d.dead, e.disabled > 0 AS disabled FROM (
+    SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(o.queued_at)), 0)::float8 AS oldest_s,
+        coalesce(max(o.tries), 0) AS tries_max
+    FROM orders o WHERE o.state = 'queued'
+) q, (SELECT count(*) AS dead FROM orders o WHERE o.state = 'dead') d,
+    (SELECT count(*) AS disabled FROM disabled_endpoints) e

@@ -25,6 +25,10 @@ CONTRACT = {
     "drop close": {"--url", "--token", "--member", "--data-dir", "--reason"},
     "drop balance": {"--url", "--token", "--member", "--data-dir"},
     "points import": {"--url", "--token", "--member", "--data-dir", "--name", "--cutoff"},
+    "orders list": {"--url", "--token", "--member", "--data-dir", "--state", "--limit"},
+    "orders replay": {"--url", "--token", "--member", "--data-dir", "--dead"},
+    "reservation return": {"--url", "--token", "--member", "--data-dir", "--reason", "--to", "--no-restock"},
+    "receiver": {"--secret", "--host", "--port", "--fail", "--status", "--delay", "--twice"},
     "audit": {"--url", "--token", "--member", "--data-dir"},
 }
 """The contract's commands, as far as they are built, with their options."""

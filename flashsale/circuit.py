@@ -9,7 +9,8 @@ from typing import Final
 
 FAILURES_MAX: Final = 5
 BASE_S: Final = 1.0
-MAX_S: Final = 60.0
+MAX_S: Final = 20.0
+"""What comes back is noticed within this: everything settles within 30 s after a fault (I16)."""
 
 
 class Circuit:

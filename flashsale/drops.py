@@ -192,6 +192,8 @@ class Operations:
                     await self._after(taken_back.drop)
                 await self._tell_gate(taken_back)
                 return taken_back
+            case Returned(outcome="again", reservation=Reservation() as taken_back):
+                return taken_back
             case Returned(outcome="conflict", reservation=Reservation(state=state)):
                 raise Refused("conflict", f"The reservation is {state.value}; only a confirmed one can be returned.")
             case Returned(outcome="no_allocation"):

@@ -16,7 +16,9 @@ confirm_seconds = Histogram("flashsale_confirm_seconds", "Duration of one transa
 deliveries = Counter("flashsale_deliveries", "Tries to deliver an order to the shop, by how they ended.", ["result"])
 delivery_seconds = Histogram("flashsale_delivery_seconds", "Duration of one try to deliver.", buckets=_SECONDS)
 circuit_open = Gauge(
-    "flashsale_fulfilment_circuit_open", "Workers that wait for the shop's endpoint.", multiprocess_mode="livesum"
+    "flashsale_fulfilment_circuit_open",
+    "The last worker that said so waits (1) for the endpoint.",
+    multiprocess_mode="mostrecent",
 )
 orders_waiting = Gauge("flashsale_orders_waiting", "Orders not delivered yet.", multiprocess_mode="mostrecent")
 orders_oldest_s = Gauge(

@@ -5,8 +5,8 @@ and only then is the job taken away. Whatever dies in between, the job is there,
 same id: who receives it tells the second from the first.
 
 An order that is not accepted is tried again after growing delays, and is `dead` after the last, with its reason, until
-an operator replays it. When nothing at all is accepted, the circuit opens: jobs stay where they are, only a probe goes
-out now and then, and no order uses up its tries. An endpoint that answers 410 is disabled until an order is replayed.
+an operator replays it. When nothing at all is accepted, the circuit opens: jobs stay where they are, and only a probe
+goes out now and then, which costs one order one try. An endpoint that answers 410 is disabled until one is replayed.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ BATCH_MAX: Final = 500
 WAIT_MAX_S: Final = 5.0
 HOUSEKEEPING_EVERY_S: Final = 30.0
 PRUNED_PER_CALL_MAX: Final = 5_000
-REQUEUED_PER_CALL_MAX: Final = 1_000
+LOOKED_AT_PER_CALL_MAX: Final = 10_000
 
 log = structlog.get_logger()
 
@@ -273,11 +273,14 @@ class Housekeeping(msgspec.Struct):
 async def keep_house(store: OrderStore, *, log_kept_s: float) -> Housekeeping:
     """Give orders that lost their job a new one, and forget finished jobs that are older than `log_kept_s`."""
     done = Housekeeping()
-    lost = await store.requeue_lost(REQUEUED_PER_CALL_MAX)
-    if lost:
-        log.error("order.job_lost", count=len(lost), orders=lost[:10])
-        metrics.repaired.labels("requeued").inc(len(lost))
-    done.requeued = len(lost)
     while (pruned := await store.prune_log(log_kept_s, PRUNED_PER_CALL_MAX)) > 0:
         done.pruned += pruned
-    return done
+    after: str | None = None
+    while True:
+        lost, after = await store.requeue_lost(after, LOOKED_AT_PER_CALL_MAX)
+        if lost:
+            log.error("order.job_lost", count=len(lost), orders=lost[:10])
+            metrics.repaired.labels("requeued").inc(len(lost))
+        done.requeued += len(lost)
+        if after is None:
+            return done

@@ -271,12 +271,13 @@ class Reconciler:
         if isinstance(grants, Unarmed) or not grants:
             return
         standing = await self._ledger.reservations.void(drop_id, grants)
-        live = [(i, m) for i, m, state in standing if state in LIVE]
-        dead = [(i, m) for i, m, state in standing if state not in LIVE]
+        live = [s for s in standing if s.state in LIVE]
+        dead = [s for s in standing if s.state not in LIVE]
         if live:
-            await self._gate.settle(drop_id, live)
+            await self._gate.settle(drop_id, [(s.id, s.member) for s in live])
         if dead:
-            await self._gate.release(drop_id, dead)
+            keep = {s.id for s in dead if s.keeps_slot}
+            await self._gate.release(drop_id, [(s.id, s.member) for s in dead], keep=keep)
         report.settled += len(live)
         report.voided += len(dead)
         metrics.repaired.labels("voided").inc(len(dead))

@@ -172,7 +172,8 @@ class Reservations:
                     if grant.pending:
                         lanes.settled.append(grant)
                 else:  # our grant was never committed, or has ended since: the gate must have its unit back
-                    await self._gate.release(drop_id, [(grant.id, grant.member)])
+                    keep = [grant.id] if found.id == grant.id and found.keeps_slot else []
+                    await self._gate.release(drop_id, [(grant.id, grant.member)], keep=keep)
                 same_key = claim.key is not None and found.key == claim.key
                 if found.state is State.VOID or not (found.state in LIVE or same_key):
                     return None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flashsale.cli import client, options, output
 from flashsale.domain import OrderState
-from flashsale.errors import SetupError
+from flashsale.errors import FlashsaleError, SetupError
 
 PAGE: Final = 500
 
@@ -90,8 +90,14 @@ async def _send(args: argparse.Namespace) -> list[str]:
         orders = list(args.order)
         if args.dead:
             orders += [item["order"] for item in (await _pages(service, OrderState.DEAD.value, sys.maxsize))["items"]]
-        for order in orders:
-            await service.call("POST", client.path("orders", order, "replay"))
+        for number, order in enumerate(orders):
+            try:
+                await service.call("POST", client.path("orders", order, "replay"))
+            except FlashsaleError:
+                output.note(f"{number:,} of {len(orders):,} orders were replayed before this; it may be repeated.")
+                raise
+            if sys.stderr.isatty() and (number + 1) % PAGE == 0:
+                output.note(f"{number + 1:,} of {len(orders):,}")
     return orders
 
 

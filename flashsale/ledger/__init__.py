@@ -4,6 +4,7 @@ One method per statement; statements live in `sql/`, the schema in `migrations/`
 the way to it does wrong is `LedgerUnavailable`: the effect of the call is unknown, repeating it is safe.
 """
 
+import asyncio
 from typing import Final
 
 import asyncpg
@@ -12,7 +13,7 @@ from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
-from flashsale.ledger.pool import Pool, open_pool, passing_faults
+from flashsale.ledger.pool import PASSING, Pool, open_pool, passing_faults
 from flashsale.ledger.queue import Later, consume
 from flashsale.ledger.reservations import (
     Commit,
@@ -52,6 +53,7 @@ __all__ = [
     "consume",
 ]
 
+CLOSE_MAX_S: Final = 5.0
 SCHEMA_VERSION: Final = "20260103000000"
 
 
@@ -94,6 +96,10 @@ class Ledger:
             )
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections; those of a server that does not answer, without its help."""
         for pool in self._pools:
-            await pool.close()
+            try:
+                async with asyncio.timeout(CLOSE_MAX_S):
+                    await pool.close()
+            except PASSING:
+                pool.terminate()

@@ -34,7 +34,10 @@ class Confirmed(msgspec.Struct, frozen=True):
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """What came of a return. `outcome`: returned, not_found, conflict, no_allocation; `bumped`: under a new epoch."""
+    """What came of a return. `bumped`: it changed the drop's epoch.
+
+    `outcome`: returned, again (it was before), not_found, conflict, no_allocation.
+    """
 
     outcome: str
     bumped: bool
@@ -155,10 +158,10 @@ class OrderStore:
             )
         return [_listed_of(row) for row in rows]
 
-    async def health(self) -> Health:
-        """How the queue is, just now."""
+    async def health(self, url: str | None = None) -> Health:
+        """How the queue is, just now, and whether the endpoint at `url` is disabled."""
         async with passing_faults():
-            row = await self._reading.fetchrow(sql("order_health"))
+            row = await self._reading.fetchrow(sql("order_health"), url)
         return Health(row["waiting"], row["oldest_s"], row["tries_max"], row["dead"], row["disabled"])
 
     async def replay(self, order: str, *, actor: str) -> OrderState | None:
@@ -173,6 +176,7 @@ class OrderStore:
             was = OrderState(row["state"])
             if was is not OrderState.QUEUED:
                 await connection.execute(sql("order_requeue"), order)
+                await connection.execute(sql("order_forget_job"), order)
             await enqueue(connection, [order])
             await connection.execute(sql("order_hurry"), order)
             await connection.execute(sql("endpoint_enable"))
@@ -180,13 +184,17 @@ class OrderStore:
             await connection.execute(sql("audit_insert"), actor, "order.replay", order, detail)
         return was
 
-    async def requeue_lost(self, limit: int) -> list[str]:
-        """Give a new job to each order that waits without one; returns which."""
+    async def requeue_lost(self, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        """Give a new job to each order that waits without one, among the next `limit` after that one.
+
+        Returns which, and where to go on: None when all have been looked at.
+        """
         async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
-            lost = [str(row["id"]) for row in await connection.fetch(sql("orders_lost"), LOST_AFTER_S, limit)]
+            rows = await connection.fetch(sql("orders_lost"), after, limit, LOST_AFTER_S)
+            lost = [str(row["id"]) for row in rows if row["lost"]]
             if lost:
                 await enqueue(connection, lost)
-        return lost
+        return lost, str(rows[-1]["id"]) if len(rows) == limit else None
 
     async def prune_log(self, older_than_s: float, limit: int) -> int:
         """Forget what happened to jobs longer ago than that, at most `limit` lines; returns how many. Orders stay."""

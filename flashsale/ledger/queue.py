@@ -23,7 +23,7 @@ from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import JOB_STATUS, Channel
 
 from flashsale.errors import LedgerUnavailable
-from flashsale.ledger.pool import PASSING, Executor, open_pool
+from flashsale.ledger.pool import PASSING, Executor, Pool, open_pool
 
 ENTRYPOINT: Final = "order"
 CONNECTIONS_MAX: Final = 4
@@ -37,6 +37,7 @@ FAILED_AGAIN_S: Final = 5.0
 POLL_S: Final = 0.02
 
 _CHANNEL: Final = "ch_pgqueuer"
+_CHANGED: Final = "table_changed_event"
 
 
 class Later(msgspec.Struct, frozen=True):
@@ -68,6 +69,26 @@ def _queries(kind: type[Queries], driver: AsyncpgDriver | AsyncpgPoolDriver) -> 
     return kind(driver, QueryBuilderEnvironment(names), QueryQueueBuilder(names), QuerySchedulerBuilder(names))
 
 
+class _Driver(AsyncpgPoolDriver):
+    """Passes on one notice of a change, and the next only after jobs were asked for.
+
+    The library keeps every notice until it is read: while nothing may be taken, one for each confirm and each try.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self.told = False
+
+    async def add_listener(self, channel: str, callback: Callable[[str | bytes | bytearray], None]) -> None:
+        def once(payload: str | bytes | bytearray) -> None:
+            changed = _CHANGED in (payload if isinstance(payload, str) else payload.decode())
+            if not changed or not self.told:
+                self.told = self.told or changed
+                callback(payload)
+
+        await super().add_listener(channel, once)
+
+
 async def enqueue(connection: Executor, orders: Sequence[str]) -> None:
     """A job for each order that has none, in the transaction of `connection`."""
     count = len(orders)
@@ -90,6 +111,8 @@ class _Paced(Queries):
         size = await self.admit(batch_size)
         if size == 0:
             return []
+        assert isinstance(self.driver, _Driver)
+        self.driver.told = False
         jobs: list[Job] = []
         try:
             jobs = await super().dequeue(size, *args, **more)
@@ -124,22 +147,15 @@ async def consume(
     `admitted(n)` how many were. Several workers share the queue. Returns when what was begun is done.
     """
     pool = await open_pool(url, size_max=CONNECTIONS_MAX, timeout_s=timeout_s)
-    try:
-        queries = _queries(_Paced, AsyncpgPoolDriver(pool))
-        assert isinstance(queries, _Paced)
-        queries.admit, queries.admitted = admit, admitted
-        manager = QueueManager(queries, Channel(_CHANNEL))
-        manager.shutdown = stopping
-        manager.min_dequeue_poll_interval = timedelta(seconds=POLL_S)
+    manager = _manager(pool, handle, admit, admitted)
 
-        @manager.entrypoint(ENTRYPOINT, accepts_context=False)
-        async def work(job: Job) -> None:
-            assert job.payload is not None
-            later = await handle(job.payload.decode(), job.attempts)
-            if later is not None:
-                raise RetryRequested(timedelta(seconds=later.delay_s), later.reason)
+    async def forward() -> None:
+        await stopping.wait()
+        manager.shutdown.set()  # its own event: it sets that, too, when it is no longer notified
 
-        await manager.run(
+    forwarding = asyncio.create_task(forward())
+    running = asyncio.create_task(
+        manager.run(
             batch_size=max(1, at_once_max // 2),
             max_concurrent_tasks=max(2, at_once_max),
             dequeue_timeout=timedelta(seconds=LOOK_AGAIN_S),
@@ -147,15 +163,46 @@ async def consume(
             shutdown_on_listener_failure=True,
             log_aggregation_interval=timedelta(0),
         )
+    )
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        pool.terminate()  # first: what is not written by now fails at once, and its jobs come back
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        raise
     except FailingListenerError:
         raise LedgerUnavailable("Postgres no longer notifies of new orders; listening anew.") from None
     except PASSING as error:
         raise LedgerUnavailable(f"Postgres cannot answer ({type(error).__name__}).") from error
     finally:
+        forwarding.cancel()
         with contextlib.suppress(TimeoutError, *PASSING):
             async with asyncio.timeout(timeout_s):
                 await pool.close()
         pool.terminate()
+
+
+def _manager(
+    pool: Pool,
+    handle: Callable[[str, int], Awaitable[Later | None]],
+    admit: Callable[[int], Awaitable[int]],
+    admitted: Callable[[int], None],
+) -> QueueManager:
+    queries = _queries(_Paced, _Driver(pool))
+    assert isinstance(queries, _Paced)
+    queries.admit, queries.admitted = admit, admitted
+    manager = QueueManager(queries, Channel(_CHANNEL))
+    manager.min_dequeue_poll_interval = timedelta(seconds=POLL_S)
+
+    @manager.entrypoint(ENTRYPOINT, accepts_context=False)
+    async def work(job: Job) -> None:
+        assert job.payload is not None
+        later = await handle(job.payload.decode(), job.attempts)
+        if later is not None:
+            raise RetryRequested(timedelta(seconds=later.delay_s), later.reason)
+
+    return manager
 
 
 __all__ = ["Later", "consume", "enqueue"]

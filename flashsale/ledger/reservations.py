@@ -52,6 +52,15 @@ class Ended(msgspec.Struct, frozen=True):
     """It was returned, and still counts under its member's limit."""
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """What stands under an id that was granted: a tombstone, or the reservation that was quicker."""
+
+    id: str
+    member: int
+    state: State
+    keeps_slot: bool
+
+
 class ReservationStore:
     """The reservations of all drops."""
 
@@ -96,8 +105,8 @@ class ReservationStore:
             case _:
                 return _SECOND_LOCK[outcome]
 
-    async def void(self, drop_id: str, grants: Sequence[Grant]) -> list[tuple[str, int, State]]:
-        """Put a tombstone under each id that has no reservation; returns (id, member, state) of what stands there."""
+    async def void(self, drop_id: str, grants: Sequence[Grant]) -> list[Standing]:
+        """Put a tombstone under each id that has no reservation; returns what stands there."""
         async with passing_faults():
             rows = await self._pool.fetch(
                 sql("void_grants"),
@@ -111,7 +120,7 @@ class ReservationStore:
                 [g.payload for g in grants],
                 grants[0].epoch if grants else 0,
             )
-        return [(str(row["id"]), row["member"], State(row["state"])) for row in rows]
+        return [Standing(str(row["id"]), row["member"], State(row["state"]), row["keeps_slot"]) for row in rows]
 
     async def cancel(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
         """Cancel holds of one drop in one transaction; returns those that were still held."""

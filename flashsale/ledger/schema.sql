@@ -164,7 +164,8 @@ BEGIN
             WITH ORDINALITY AS t (id, o, m, p, a, c, n)
         JOIN reservations r ON r.id = t.id JOIN drops d ON d.id = r.drop_id
         WHERE r.state = 'held' AND r.expires_at > v_now AND CASE WHEN t.p IS NULL THEN t.m = r.member
-            ELSE t.a = d.price_amount * r.quantity AND t.c = d.currency END
+            ELSE t.a = d.price_amount * r.quantity AND t.c = d.currency
+                AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = t.p) END
         ORDER BY t.id, t.n
     ), paid AS (
         INSERT INTO payments (id, reservation_id, amount, currency, applied)
@@ -185,8 +186,8 @@ BEGIN
     WHERE u.n = ANY (v_done);
     IF cardinality(v_done) = cardinality(p_ids) THEN RETURN; END IF;
 
-    -- The exceptions, one by one.
-    FOR i IN 1 .. cardinality(p_ids) LOOP
+    -- The exceptions, one by one; payments in the order in which everybody writes them.
+    FOR i IN SELECT u.n FROM unnest(p_payments) WITH ORDINALITY AS u (p, n) ORDER BY u.p, u.n LOOP
         CONTINUE WHEN i = ANY (v_done);
         ordinal := i; queued := NULL; due := NULL; due_currency := NULL;
         SELECT * INTO reservation FROM reservations r WHERE r.id = p_ids[i] AND r.state <> 'void'
@@ -209,8 +210,14 @@ BEGIN
         IF reservation.state = 'held' AND reservation.expires_at > v_now THEN
             SELECT d.price_amount * reservation.quantity, d.currency INTO due, due_currency
                 FROM drops d WHERE d.id = reservation.drop_id;
-            ASSERT (due, due_currency) <> (p_amounts[i], p_currencies[i]), 'a hold paid in full is confirmed above';
-            outcome := 'wrong_amount'; RETURN NEXT; CONTINUE;
+            IF (due, due_currency) <> (p_amounts[i], p_currencies[i]) THEN
+                outcome := 'wrong_amount'; RETURN NEXT; CONTINUE;
+            ELSIF cardinality(p_ids) = 1 THEN  -- somebody wrote this payment since: they are through in a moment
+                RAISE serialization_failure USING MESSAGE = 'this payment is just being written';
+            END IF;
+            RETURN QUERY SELECT i, c.outcome, c.queued, c.due, c.due_currency, c.reservation FROM confirm_reservations(
+                p_ids[i:i], p_orders[i:i], p_members[i:i], p_payments[i:i], p_amounts[i:i], p_currencies[i:i]) c;
+            CONTINUE;
         END IF;
         -- Nobody keeps this money: the hold has ended, or has been paid for.
         outcome := CASE WHEN reservation.state IN ('confirmed', 'returned') THEN 'conflict' ELSE 'expired' END;
@@ -320,6 +327,7 @@ DECLARE
 BEGIN
     PERFORM 1 FROM drops d WHERE d.id = p_drop AND d.epoch = p_epoch FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN 0; END IF;
+    PERFORM 1 FROM reservations r WHERE r.id = ANY (p_ids) ORDER BY r.member, r.id FOR NO KEY UPDATE;
     UPDATE reservations r SET gate_released = true
     WHERE r.id = ANY (p_ids) AND r.drop_id = p_drop AND r.gate_released = false;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -358,6 +366,7 @@ BEGIN
     PERFORM 1 FROM allocations a WHERE a.drop_id = v_drop.id
         AND a.id IN (p_to, (SELECT r.allocation_id FROM reservations r WHERE r.id = p_id)) ORDER BY a.id FOR NO KEY UPDATE;
     SELECT * INTO STRICT reservation FROM reservations r WHERE r.id = p_id FOR NO KEY UPDATE;
+    IF reservation.state = 'returned' THEN outcome := 'again'; RETURN NEXT; RETURN; END IF;
     IF reservation.state <> 'confirmed' THEN outcome := 'conflict'; RETURN NEXT; RETURN; END IF;
     v_to := coalesce(p_to, reservation.allocation_id);
     IF NOT EXISTS (SELECT 1 FROM allocations a WHERE a.drop_id = v_drop.id AND a.id = v_to) THEN

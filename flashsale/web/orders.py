@@ -66,7 +66,7 @@ async def list_orders(request: web.Request, context: Context, _: Identity) -> we
     state, event = _chosen(request, "state", OrderState), _chosen(request, "event", Event)
     after, limit = page_after(request, UUID_PATTERN), page_limit(request)
     found = await context.ledger.orders.page(state, event, after, limit + 1)
-    health = await context.ledger.orders.health()
+    health = await context.ledger.orders.health(context.settings.fulfilment_url)
     queue = QueueOut(health.waiting, round(health.oldest_s, 3), health.tries_max, health.dead, health.disabled)
     items = tuple(_order_out(o) for o in found[:limit])
     return answer(OrderList(queue, items, items[-1].order if len(found) > limit else None))

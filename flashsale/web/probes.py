@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from typing import Final
 
@@ -14,6 +15,9 @@ from flashsale.errors import Unavailable
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.routing import Call, answer
+
+HEALTH_MAX_S: Final = 1.0
+UNKNOWN: Final = (math.nan,) * 4
 
 
 async def healthz(_request: web.Request, _context: Context, _caller: Identity) -> web.StreamResponse:
@@ -34,13 +38,18 @@ async def readyz(_request: web.Request, context: Context, _caller: Identity) -> 
 
 
 async def _look_at_orders(context: Context) -> None:
-    """The order queue's figures, read for who asks: also when no worker runs, which is when they matter."""
-    with contextlib.suppress(Unavailable):
-        health = await context.ledger.orders.health()
-        counted.orders_waiting.set(health.waiting)
-        counted.orders_oldest_s.set(health.oldest_s)
-        counted.orders_tries_max.set(health.tries_max)
-        counted.orders_dead.set(health.dead)
+    """The order queue's figures, read for who asks: also when no worker runs, which is when they matter.
+
+    A ledger that does not answer at once leaves them without a value.
+    """
+    health = UNKNOWN
+    with contextlib.suppress(Unavailable, TimeoutError):
+        async with asyncio.timeout(HEALTH_MAX_S):
+            found = await context.ledger.orders.health()
+            health = (found.waiting, found.oldest_s, found.tries_max, found.dead)
+    gauges = (counted.orders_waiting, counted.orders_oldest_s, counted.orders_tries_max, counted.orders_dead)
+    for gauge, value in zip(gauges, health, strict=True):
+        gauge.set(value)
 
 
 async def metrics(_request: web.Request, context: Context, _caller: Identity) -> web.StreamResponse:

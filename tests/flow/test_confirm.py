@@ -265,6 +265,44 @@ async def test_a_payment_pays_for_one_reservation(node: Node, new_drop: NewDrop)
     assert changed.outcome is Confirmation.PAYMENT_TAKEN
 
 
+async def test_a_bad_payment_spoils_nothing_for_the_others(node: Node, new_drop: NewDrop) -> None:
+    """In one call: a payment that pays for another hold already, then a good one for the same hold, and others."""
+    drop = await new_drop()
+    a, b, c, d = [await hold(node, drop, m) for m in (1, 2, 3, 4)]
+    used, good, fresh, shared = (paid(unique("pay")) for _ in range(4))
+    assert (await node.reservations.confirm(a, member=9, payment=used)).outcome is Confirmation.CONFIRMED
+    asked = [(b, used), (b, good), (c, shared), (d, shared), (d, fresh)]
+    wishes = [Wish(i, o, 9, p) for (i, p), o in zip(asked, new_ids(len(asked)), strict=True)]
+    assert [x.outcome for x in await node.ledger.orders.confirm(wishes)] == [
+        Confirmation.PAYMENT_TAKEN,
+        Confirmation.CONFIRMED,
+        Confirmation.CONFIRMED,
+        Confirmation.PAYMENT_TAKEN,
+        Confirmation.CONFIRMED,
+    ]
+
+
+async def test_confirming_what_ended_never_waits_in_a_circle(node: Node, new_drop: NewDrop) -> None:
+    """Late shoppers and the outbox lock the same reservations: in one order, or each would wait for the other."""
+    count, rounds = 200, 20
+    drop = await new_drop(allocation(quantity=count))
+    ids = await asyncio.gather(*(hold(node, drop, member) for member in range(count, 0, -1)))
+    epoch = (await node.catalog.reload(drop.id) or drop).epoch
+    await node.ledger.reservations.cancel(drop.id, ids)
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    pool = node.ledger._pools[0]
+    await pool.fetchval("SELECT pg_stat_force_next_flush()")
+    before = await pool.fetchval(deadlocks)
+    for _ in range(rounds):
+        await pool.execute("UPDATE reservations SET gate_released = false WHERE drop_id = $1", drop.id)
+        wishes = [Wish(i, o, 1, None) for i, o in zip(reversed(ids), new_ids(count), strict=True)]
+        await asyncio.gather(
+            node.ledger.orders.confirm(wishes), node.ledger.reservations.mark_released(drop.id, ids, epoch)
+        )
+    await pool.fetchval("SELECT pg_stat_force_next_flush()")
+    assert await pool.fetchval(deadlocks) == before
+
+
 async def test_a_lost_answer_is_repeated_without_a_second_order(node: Node, new_drop: NewDrop) -> None:
     """The same wishes again, as after a lost reply: the order is the one that was written."""
     drop = await new_drop()

@@ -109,17 +109,17 @@ async def test_the_unit_leaves_the_sale(node: Node, new_drop: NewDrop) -> None:
 
 
 async def test_what_cannot_be_returned(node: Node, new_drop: NewDrop) -> None:
-    """A hold, what was returned already, what never was; to a place that is not there. Nothing changes."""
+    """A hold, what never was; to a place that is not there; nothing changes. A return is repeated without effect."""
     drop = await new_drop()
     held = await press(node, drop.id, claim(1))
     assert isinstance(held, Held)
     done = await sold(node, drop, 2)
     kept = await sold(node, drop, 3)
-    await taken_back(node, done)
+    returned = await taken_back(node, done)
     before = await at_rest(node, drop.id)
+    assert await taken_back(node, done, restock=False, reason="again") == returned
     for reservation, to, restock, code in (
         (held.grant.id, None, True, "conflict"),
-        (done, None, True, "conflict"),
         (new_ids(1)[0], None, True, "not_found"),
         (kept, "elsewhere", True, "not_found"),
         (kept, "a", False, "invalid_request"),
@@ -142,3 +142,16 @@ async def test_the_outbox_returns_the_unit_when_the_gate_was_away(node: Node, ne
     assert await at_rest(node, drop.id) == {"a": 1}
     assert await press(node, drop.id, claim(1)) == Refusal(Verdict.MEMBER_LIMIT)
     assert isinstance(await press(node, drop.id, claim(2)), Held)
+
+
+async def test_a_press_between_ledger_and_gate_keeps_the_place(node: Node, new_drop: NewDrop) -> None:
+    """The gate still has the entry, the ledger has the return: what the press gives back is the unit, not the place."""
+    drop = await new_drop(allocation(quantity=2))
+    reservation = await sold(node, drop, 1, key="first")
+    [order] = new_ids(1)
+    await node.ledger.orders.take_back(reservation, order, restock=True, to=None, reason="lost", actor="member:1")
+    epoch = (await node.catalog.reload(drop.id) or drop).epoch
+    answer = await press(node, drop.id, claim(1, key="first"))
+    assert isinstance(answer, Known)
+    assert await press(node, drop.id, claim(1)) == Refusal(Verdict.MEMBER_LIMIT)
+    assert (await node.catalog.reload(drop.id) or drop).epoch == epoch, "no rebuild was needed"

@@ -83,7 +83,7 @@ async def orders(service: Up, **wanted: str) -> list[dict[str, Any]]:
 
 
 async def test_the_way_of_an_order(home: Path) -> None:
-    """Reserve, confirm, see it arrive; kill the receiver, see tries and `dead`; start it again, replay, see it arrive."""
+    """Reserve, confirm, see it arrive; kill the receiver, see tries and `dead`; start it again, replay."""
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(receiver())
         port = int(first.url.rstrip("/").rpartition(":")[2])

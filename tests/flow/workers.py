@@ -10,13 +10,13 @@ import msgspec
 from aiohttp import web
 
 from flashsale.circuit import Circuit
-from flashsale.domain import Event
+from flashsale.domain import Event, OrderState
 from flashsale.endpoint import Endpoint
 from flashsale.ledger import ListedOrder, OrderStore, consume
 from flashsale.orders import Deliveries
 from flashsale.reservations import Held
 from flashsale.webhooks import make_secret, parse_secret
-from tests.support import Node, allocation, claim, make_drop
+from tests.support import Node, allocation, claim, make_drop, until
 
 SECRET = make_secret(bytes(range(32)))
 QUICK = (0.05, 0.1, 0.15)
@@ -146,3 +146,31 @@ def data_of(body: bytes) -> dict[str, object]:
     """What a webhook says."""
     found: dict[str, object] = msgspec.json.decode(body)["data"]
     return found
+
+
+async def empty(node: Node) -> None:
+    """Leave nothing in the queue."""
+    await node.ledger._pools[0].execute("TRUNCATE pgqueuer, pgqueuer_log, orders, disabled_endpoints")
+
+
+async def until_taken(shop: Shop, ids: list[str], deadline_s: float = 30.0) -> None:
+    """Wait until the shop has taken all of these."""
+
+    async def taken() -> bool:
+        return set(ids) <= set(shop.taken)
+
+    await until(taken, "the shop has taken all orders", deadline_s)
+
+
+async def until_state(node: Node, order_id: str, state: OrderState) -> None:
+    async def reached() -> bool:
+        return (await order(node, order_id)).state is state
+
+    await until(reached, f"the order is {state}")
+
+
+async def until_idle(node: Node) -> None:
+    async def idle() -> bool:
+        return await jobs(node) == 0
+
+    await until(idle, "no job is left")

@@ -1,4 +1,5 @@
--- Orders that wait without a job, after $1 seconds in which a job was written or taken away together with them.
-SELECT o.id FROM orders o WHERE o.state = 'queued' AND o.queued_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+-- The next $2 waiting orders after $1, and whether each has lost its job: it has none though it was queued $3 seconds ago.
+SELECT o.id, o.queued_at < now() - make_interval(secs => $3) AND NOT EXISTS (
     SELECT 1 FROM pgqueuer j WHERE j.dedupe_key = o.id::text AND j.status IN ('queued', 'picked')
-) LIMIT $2
+) AS lost
+FROM orders o WHERE o.state = 'queued' AND ($1::uuid IS NULL OR o.id > $1) ORDER BY o.id LIMIT $2

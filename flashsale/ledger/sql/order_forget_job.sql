@@ -1,0 +1,2 @@
+-- The job of an order that is settled, if it has not been taken away yet.
+DELETE FROM pgqueuer WHERE dedupe_key = $1

@@ -33,6 +33,8 @@ LEDGER_AGAIN_S: Final = 1.0
 DISABLED_LOOK_S: Final = 1.0
 BATCH_MAX: Final = 500
 WAIT_MAX_S: Final = 5.0
+TAKEN_PER_SENT: Final = 4
+"""A worker takes so many times more orders on than it sends at once: taking costs Postgres the less the more come."""
 HOUSEKEEPING_EVERY_S: Final = 30.0
 PRUNED_PER_CALL_MAX: Final = 5_000
 LOOKED_AT_PER_CALL_MAX: Final = 10_000
@@ -128,7 +130,8 @@ def _data(o: Order) -> _Sold | _TakenBack | _RefundDue:
 class Deliveries:
     """One worker's deliveries to one endpoint.
 
-    `delays_s`: before each further try of an order. `jitter` gives numbers in [0, 1).
+    `delays_s`: before each further try of an order. `at_once_max`: how many are sent at the same time. `jitter` gives
+    numbers in [0, 1).
     """
 
     def __init__(
@@ -138,9 +141,11 @@ class Deliveries:
         endpoint: Sender,
         circuit: Circuit,
         delays_s: Sequence[float],
+        at_once_max: int,
         jitter: Callable[[], float],
         stopping: asyncio.Event,
     ) -> None:
+        self._sending = asyncio.Semaphore(at_once_max)
         self._store = store
         self._endpoint = endpoint
         self._shown_url = endpoint.url.partition("?")[0]  # a query may hold a secret of the shop's
@@ -218,8 +223,13 @@ class Deliveries:
             order = await self._loads.submit(order_id)
             if order is None or order.state is not OrderState.QUEUED:
                 return None  # delivered already, by a worker that died before it could take the job away
-            with metrics.delivery_seconds.time():
-                answer = await self._endpoint.send(order.id, message_of(order))
+            async with self._sending:
+                if self._stopping.is_set():
+                    return Later(0.0, "its worker stops")
+                if self._circuit.wait_s > 0 or self._disabled:  # since it was taken on: it has not been tried
+                    return Later(max(self._circuit.wait_s, DISABLED_LOOK_S), "the endpoint is given a rest")
+                with metrics.delivery_seconds.time():
+                    answer = await self._endpoint.send(order.id, message_of(order))
             was_closed = self._circuit.closed
             self._circuit.note(ok=isinstance(answer, Delivered))
             if was_closed != self._circuit.closed:

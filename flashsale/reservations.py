@@ -39,6 +39,8 @@ COMMIT_MAX_S: Final = 6.0
 WAIT_MAX_S: Final = 5.0
 SETTLED_PER_CALL_MAX: Final = 1_000
 ARM_WAIT_S: Final = 5.0
+CONFIRM_LANES: Final = 2
+"""Confirms of different holds wait for nothing in common: while one transaction is written, the next is under way."""
 
 Result = TypeVar("Result")
 
@@ -126,13 +128,16 @@ class Reservations:
         self._on_committed = on_committed
         self._lanes: dict[str, _Lanes] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._confirms: Lane[tuple[str, int, Payment | None], Confirmed] = Lane(
-            self._confirm,
-            batch_max=self._limits.ledger_batch_max,
-            queue_max=self._limits.ledger_queue_max,
-            wait_max_s=WAIT_MAX_S,
-            observe=metrics.confirm_batch.observe,
-        )
+        self._confirms: list[Lane[tuple[str, int, Payment | None], Confirmed]] = [
+            Lane(
+                self._confirm,
+                batch_max=self._limits.ledger_batch_max,
+                queue_max=self._limits.ledger_queue_max,
+                wait_max_s=WAIT_MAX_S,
+                observe=metrics.confirm_batch.observe,
+            )
+            for _ in range(CONFIRM_LANES)
+        ]
 
     async def reserve(self, drop_id: str, claim: Claim) -> Held | Known | Refusal:
         """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
@@ -194,7 +199,8 @@ class Reservations:
 
         The state, the order and its job in the queue are one transaction, durable when this returns.
         """
-        return await self._confirms.submit((reservation_id, member, payment))
+        lane = min(self._confirms, key=lambda lane: (not lane.idle, lane.depth))
+        return await lane.submit((reservation_id, member, payment))
 
     async def _confirm(self, asked: list[tuple[str, int, Payment | None]]) -> list[Confirmed]:
         ids = self._new_ids(len(asked))

@@ -24,7 +24,7 @@ from flashsale.errors import SetupError
 from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
 from flashsale.ledger import Ledger, consume
-from flashsale.orders import HOUSEKEEPING_EVERY_S, Deliveries, keep_house
+from flashsale.orders import HOUSEKEEPING_EVERY_S, TAKEN_PER_SENT, Deliveries, keep_house
 from flashsale.process import libraries_to_structlog, require_stores, until_available
 from flashsale.reconcile import Arming, Reconciler
 from flashsale.settings import Settings
@@ -100,6 +100,7 @@ async def deliver(settings: Settings, ledger: Ledger, database_url: str, stoppin
         endpoint=endpoint,
         circuit=Circuit(now=time.monotonic, jitter=random.random),
         delays_s=settings.retry_delays_s,
+        at_once_max=settings.fulfilment_at_once_max,
         jitter=random.random,
         stopping=stopping,
     )
@@ -111,7 +112,7 @@ async def deliver(settings: Settings, ledger: Ledger, database_url: str, stoppin
             deliveries.deliver,
             admit=deliveries.admit,
             admitted=deliveries.admitted,
-            at_once_max=settings.fulfilment_at_once_max,
+            taken_max=TAKEN_PER_SENT * settings.fulfilment_at_once_max,
             timeout_s=settings.ledger_timeout_s,
             stopping=stopping,
         )

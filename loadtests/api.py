@@ -57,6 +57,12 @@ class Api:
         """What the gate and the ledger hold, per allocation."""
         return await self._call("GET", f"/v1/ops/drops/{drop}/balance")
 
+    async def order_queue(self) -> dict[str, Any]:
+        """How the order queue is: `waiting`, `oldest_seconds`, `tries_max`, `dead`, `disabled`."""
+        found = await self._call("GET", "/v1/ops/orders", query={"limit": "1"})
+        queue: dict[str, Any] = found["queue"]
+        return queue
+
     async def _call(
         self,
         method: str,

@@ -1,31 +1,160 @@
 """Looks into the stores themselves, past the contract: the audit's last word is what they hold.
 
-The one place where a load test knows how the product keeps things: a table's columns and a hash's lines.
+The one place where a load test knows how the product keeps things: a table's columns and a hash's lines. `copy_order`
+and `deliver_unseen` write, too: what the contract can only make one by one, a benchmark needs by the hundred thousand.
 """
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import asyncpg
 import redis.asyncio as redis
 
 from loadtests.verify import Row
 
+WRITE_TIMEOUT_S = 120.0
+
 
 class Unreadable(Exception):
     """A store could not be looked into."""
 
 
-async def ledger_rows(database_url: str, drop: str) -> list[Row]:
-    """Every reservation of a drop out of Postgres itself, in whatever state. Errors: `Unreadable`."""
+class Orders(NamedTuple):
+    """The confirmed reservations of a drop: how many, and how many of all its reservations contradict their orders.
+
+    A confirmed one has one `order.confirmed`, which it names, and while that waits, one job; any other has neither.
+    """
+
+    confirmed: int
+    waiting: int
+    wrong: int
+
+
+@contextlib.asynccontextmanager
+async def _ledger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     try:
         connection = await asyncpg.connect(database_url)
         try:
-            rows = await connection.fetch(
-                "SELECT id::text, member, allocation_id::text, state::text FROM reservations WHERE drop_id = $1", drop
-            )
+            yield connection
         finally:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
         raise Unreadable(f"the ledger could not be read: {error!r}") from error
+
+
+async def ledger_rows(database_url: str, drop: str) -> list[Row]:
+    """Every reservation of a drop out of Postgres itself, in whatever state. Errors: `Unreadable`."""
+    async with _ledger(database_url) as connection:
+        rows = await connection.fetch(
+            "SELECT id::text, member, allocation_id::text, state::text FROM reservations WHERE drop_id = $1", drop
+        )
     return [Row(*row) for row in rows]
+
+
+async def orders(database_url: str, drop: str) -> Orders:
+    """Whether each reservation of a drop has the orders and jobs that its state says. Errors: `Unreadable`."""
+    async with _ledger(database_url) as connection:
+        row = await connection.fetchrow(_ORDERS, drop)
+    return Orders(*row)
+
+
+_ORDERS = """
+WITH queued AS (
+    SELECT dedupe_key, count(*) AS jobs FROM pgqueuer GROUP BY dedupe_key
+), ordered AS (
+    SELECT o.reservation_id, count(*) AS orders, min(o.id::text) AS id,
+        count(*) FILTER (WHERE o.state = 'queued') AS waiting, coalesce(sum(q.jobs), 0) AS jobs
+    FROM orders o LEFT JOIN queued q ON q.dedupe_key = o.id::text
+    WHERE o.event = 'order.confirmed' GROUP BY o.reservation_id
+)
+SELECT count(*) FILTER (WHERE r.state = 'confirmed'), coalesce(sum(o.waiting), 0)::bigint,
+    count(*) FILTER (WHERE (coalesce(o.orders, 0), o.id, coalesce(o.jobs, 0)) IS DISTINCT FROM
+        (CASE WHEN r.state = 'confirmed' THEN 1 ELSE 0 END, r.order_id::text, coalesce(o.waiting, 0)))
+FROM reservations r LEFT JOIN ordered o ON o.reservation_id = r.id WHERE r.drop_id = $1
+"""
+
+
+async def delivered_orders(database_url: str, drop: str) -> set[str]:
+    """The ids of a drop's orders that the ledger counts as delivered. Errors: `Unreadable`."""
+    async with _ledger(database_url) as connection:
+        rows = await connection.fetch(
+            "SELECT o.id::text FROM orders o JOIN reservations r ON r.id = o.reservation_id"
+            " WHERE r.drop_id = $1 AND o.state = 'delivered'",
+            drop,
+        )
+    return {row[0] for row in rows}
+
+
+async def copy_order(database_url: str, reservation: str, copies: int) -> None:
+    """Copy a confirmed reservation with its order and its waiting job, each copy for a member of its own.
+
+    The members that follow the copied one must have nothing in its drop, and the drop must have stock. What is not an
+    id is the copied one's; the orders have been waiting for ten minutes. The drop's epoch rises, so that its gate is
+    built anew and knows the copies. Errors: `Unreadable`.
+    """
+    async with _ledger(database_url) as connection, connection.transaction():
+        await connection.execute(_RAISE_EPOCH, reservation)
+        made = await connection.fetchrow(_COPY, reservation, copies, timeout=WRITE_TIMEOUT_S)
+        if set(made) != {copies}:
+            raise ValueError(f"{reservation} could not be copied with its order and job: {tuple(made)}")
+
+
+_RAISE_EPOCH = """
+UPDATE drops d SET epoch = greatest(d.epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+FROM reservations r WHERE r.id = $1 AND d.id = r.drop_id
+"""
+# Each row is copied whole, whatever its columns, and only its ids are replaced.
+_COPY = """
+WITH one AS (
+    SELECT r, o, j FROM reservations r JOIN orders o ON o.id = r.order_id JOIN pgqueuer j ON j.dedupe_key = o.id::text
+    WHERE r.id = $1 AND r.state = 'confirmed' AND o.state = 'queued' AND j.status = 'queued'
+        AND j.payload = convert_to(o.id::text, 'UTF8')
+), made AS MATERIALIZED (
+    SELECT n, uuidv7() AS id, uuidv7() AS order_id FROM generate_series(1, $2::integer) AS n
+), reserved AS (
+    INSERT INTO reservations SELECT c.* FROM one, made m, LATERAL jsonb_populate_record(one.r,
+        jsonb_build_object('id', m.id, 'member', (one.r).member + m.n, 'order_id', m.order_id)) AS c
+    RETURNING quantity
+), ordered AS (
+    INSERT INTO orders SELECT c.* FROM one, made m, LATERAL jsonb_populate_record(one.o,
+        jsonb_build_object('id', m.order_id, 'reservation_id', m.id, 'queued_at', now() - interval '10 minutes')) AS c
+    RETURNING id
+), queued AS (
+    INSERT INTO pgqueuer SELECT c.* FROM one, made m, LATERAL jsonb_populate_record(one.j,
+        jsonb_build_object('id', nextval(pg_get_serial_sequence('pgqueuer', 'id')), 'dedupe_key', m.order_id,
+            'payload', convert_to(m.order_id::text, 'UTF8'))) AS c
+    RETURNING id
+), taken AS (
+    UPDATE allocations a SET taken = a.taken + w.units FROM (SELECT sum(quantity) AS units FROM reserved) w, one
+    WHERE a.drop_id = (one.r).drop_id AND a.id = (one.r).allocation_id
+)
+SELECT (SELECT count(*) FROM reserved), (SELECT count(*) FROM ordered), (SELECT count(*) FROM queued)
+"""
+
+
+async def deliver_unseen(database_url: str, drop: str) -> None:
+    """The orders of a drop stand there as delivered, and their jobs are gone; nobody received them. `Unreadable`."""
+    async with _ledger(database_url) as connection, connection.transaction():
+        for statement in (_TAKE_JOBS_AWAY, _CALL_DELIVERED):
+            await connection.execute(statement, drop, timeout=WRITE_TIMEOUT_S)
+
+
+_TAKE_JOBS_AWAY = """
+DELETE FROM pgqueuer j USING orders o, reservations r
+WHERE r.drop_id = $1 AND o.reservation_id = r.id AND j.dedupe_key = o.id::text
+"""
+_CALL_DELIVERED = """
+UPDATE orders o SET state = 'delivered', tries = 1, settled_at = clock_timestamp()
+FROM reservations r WHERE r.drop_id = $1 AND o.reservation_id = r.id AND o.state = 'queued'
+"""
+
+
+async def at_rest(database_url: str) -> None:
+    """What was written by the hundred thousand is vacuumed, counted and on disk, as after an hour. `Unreadable`."""
+    async with _ledger(database_url) as connection:
+        for statement in ("VACUUM (ANALYZE) reservations, orders, pgqueuer", "CHECKPOINT"):
+            await connection.execute(statement, timeout=WRITE_TIMEOUT_S)
 
 
 async def gate_rows(redis_url: str, drop: str) -> list[Row]:

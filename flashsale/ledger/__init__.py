@@ -23,6 +23,7 @@ from flashsale.ledger.reservations import (
     ReservationStore,
     SecondLock,
     Stale,
+    Standing,
 )
 from flashsale.ledger.statements import sql
 
@@ -47,6 +48,7 @@ __all__ = [
     "Returned",
     "SecondLock",
     "Stale",
+    "Standing",
     "Tried",
     "Units",
     "Wish",

@@ -143,6 +143,9 @@ class OrderStore:
             await self._pool.execute(
                 sql("order_settle"), [t.order for t in tried], [t.state.value for t in tried], [t.reason for t in tried]
             )
+            again = [t.order for t in tried if t.state is OrderState.QUEUED]
+            if again:
+                await self._pool.execute(sql("order_stand_back"), again)
 
     async def page(
         self, state: OrderState | None, event: Event | None, before: str | None, limit: int

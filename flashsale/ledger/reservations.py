@@ -58,7 +58,7 @@ class Standing(msgspec.Struct, frozen=True):
     id: str
     member: int
     state: State
-    keeps_slot: bool
+    keeps_slot: bool = False
 
 
 class ReservationStore:

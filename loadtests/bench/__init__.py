@@ -5,7 +5,8 @@
 The product is a `flashsale up` of its own, with its Valkey and its Postgres (`house`). It is known by its contract
 alone, as to every load test, and looked into from outside: `processes` reads what its processes cost, `memory` asks
 Valkey for the size of a key. `presses` compares requests a second (the load comes from wrk: `wrk`, `press.lua`,
-`tokenfile`; the empty handler is `empty`), `points` times an import, `memory` weighs the gate, `rebuild` empties it in
-the middle of a sale; `table` is what they fill.
+`tokenfile`; one run of it is in `contest`; the empty handler is `empty`), `confirms` is one of them and needs holds,
+which `customers` make, `waiting` presses beside a full queue, `deliveries` empties one into a `receiver`, `points`
+times an import, `memory` weighs the gate, `rebuild` empties it in the middle of a sale; `table` is what they fill.
 A missed target is told as missed; only what could not be measured is a failure.
 """

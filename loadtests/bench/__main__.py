@@ -13,20 +13,20 @@ from pathlib import Path
 
 import uvloop
 
-from loadtests.bench import machine, memory, points, presses, rebuild
+from loadtests.bench import deliveries, machine, memory, points, presses, rebuild, waiting
 from loadtests.bench.house import House, Plan, opened
 from loadtests.bench.table import Failed, Row, document, table_text
 from loadtests.bench.wrk import find_wrk
 from loadtests.errors import SetupError
 
-NAMES = (*presses.NAMES, "import", *rebuild.NAMES, "scattered")
-NEED_WRK = {*presses.NAMES, "rebuild"}
+NAMES = (*presses.NAMES, "deliveries", "waiting", "import", *rebuild.NAMES, "scattered")
+NEED_WRK = {*presses.NAMES, "waiting"}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=5, metavar="S", help="of each run (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, metavar="S", help="of each run (default: %(default)s)")
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}"
     )
@@ -37,9 +37,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+async def _presses(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
+    """The rows about requests a second beside the empty handler."""
+    chosen = [name for name in presses.NAMES if name in names]
+    try:
+        return await presses.measure(plan, house, chosen) if chosen else []
+    except (Failed, SetupError) as failed:
+        return [Row("requests a second", "", failed=str(failed))]
+
+
 async def _stores(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
-    """The rows about a store's size and speed; the gate is emptied before the last of them."""
-    rows = await points.measure(plan, house) if "import" in names else []
+    """The rows for which the stores are filled, the emptiest first; the gate is emptied before the last of them."""
+    rows = await deliveries.measure(plan, house) if "deliveries" in names else []
+    if "import" in names:
+        rows += await points.measure(plan, house)
     if chosen := [name for name in rebuild.NAMES if name in names]:
         rows += await rebuild.measure(plan, house, chosen)
     if "scattered" in names:
@@ -50,35 +61,45 @@ async def _stores(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
 async def bench(plan: Plan, names: Sequence[str]) -> tuple[dict[str, str], list[Row]]:
     """Measure what is asked for: the machine, and all rows. What fails leaves a row that says so.
 
-    Requests a second are measured on a service of their own: the other figures fill the stores.
+    Requests a second are measured on services of their own: the other figures fill the stores. A quick look, whose
+    figures say nothing, takes one service for both.
     """
     about: dict[str, str] = {}
-    rows: list[Row] = []
-    if chosen := [name for name in presses.NAMES if name in names]:
+    first: list[Row] = []
+    last: list[Row] = []
+    wanted = set(names)
+    for_stores = bool(wanted - {*presses.NAMES, "waiting"})
+    if wanted & set(presses.NAMES) or (for_stores and plan.quick):
         async with opened(plan, "presses") as house:
             about = await machine.describe(house)
-            try:
-                rows += await presses.measure(plan, house, chosen)
-            except (Failed, SetupError) as failed:
-                rows.append(Row("requests a second", "", failed=str(failed)))
-    if set(names) - set(presses.NAMES):
+            if plan.quick:
+                last = await _stores(plan, house, names)
+            first = await _presses(plan, house, names)
+    if "waiting" in wanted:
+        async with opened(plan, "none-waiting") as empty, opened(plan, "orders-waiting") as full:
+            about = about or await machine.describe(empty)
+            first += await waiting.measure(plan, empty, full)
+    if for_stores and not plan.quick:
         async with opened(plan, "stores") as house:
             about = about or await machine.describe(house)
-            rows += await _stores(plan, house, names)
-    return about, rows
+            last = await _stores(plan, house, names)
+    return about, first + last
 
 
 def report(about: dict[str, str], rows: list[Row], plan: Plan) -> str:
     """All that is printed."""
     lines = list(about.values())
     if commands := [row.command for row in rows if row.command]:
-        lines.append(f"Load, for one run of {plan.seconds} s (the others differ in port, file and expected answer):")
+        lines.append("Load, for one run (the others differ in length, port, file and expected answer):")
         lines.append(f"  {commands[0]}")
         lines.append("Each request: another member, a token of its own that no server has seen, no Idempotency-Key.")
     text = "\n".join(lines) + "\n\n" + table_text(rows)
     if any(row.ratios for row in rows):
-        text += "\nof empty: median of the ratios to the empty handler of the same round. p50, p99: milliseconds.\n"
-        text += "web, valkey, postgres: processor microseconds a request, all their processes counted.\n"
+        text += "\nof empty: median of the ratios to the empty handler of the same round.\n"
+    if any(row.p50_ms for row in rows):
+        text += "p50, p99: milliseconds.\n"
+    if any(row.cpu_us for row in rows):
+        text += "web, worker, valkey, postgres: processor microseconds a request, all their processes counted.\n"
     if plan.quick:
         text += "\nA quick look: it shows that everything runs; the figures say nothing.\n"
     missed = [row.name.strip() for row in rows if row.met is False]

@@ -5,9 +5,10 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -26,6 +27,9 @@ ONE_CALL_EACH = {"FLASHSALE_GATE_BATCH_MAX": "1", "FLASHSALE_LEDGER_BATCH_MAX": 
 SETTLE_S = 30.0  # I16: what is disturbed settles within this
 POLL_S = 0.05
 IMPORT_CUTOFF = "2011-08-16T00:00:00+08:00"
+
+Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class House:
     pids: Mapping[str, int]
     folder: Path
     environ: Mapping[str, str]
+
+    @property
+    def serving_pids(self) -> dict[str, int]:
+        """The processes that have a part in answering a request."""
+        return {name: self.pids[name] for name in ("web", "valkey", "postgres")}
 
     async def create_drop(self, drop: str, quantity: int, access: Mapping[str, object] | None = None) -> None:
         """A drop with one allocation, `all`, which is open; one unit a member."""
@@ -94,20 +103,31 @@ class House:
                 if answer.status != 201:
                     raise Failed(f"the import was answered {answer.status} {(await answer.text())[:300]}")
 
-    async def settled(self, drop: str, held_min: int) -> int:
-        """How many units the ledger holds for members, once gate and ledger agree; `Failed` when that does not come.
+    async def settled(self, drop: str, taken_min: int) -> int:
+        """How many units members hold or have confirmed, once gate and ledger agree; `Failed` when that does not come.
 
-        So many must be held at least: they were answered with 201.
+        So many must be taken at least: they were answered with 201.
         """
-        give_up_at = time.monotonic() + SETTLE_S
-        while True:
-            balance = await self.api.balance(drop)
+
+        def agree(balance: dict[str, Any]) -> int | None:
             [allocation] = balance["allocations"]
-            if balance["balanced"] and allocation["held"] >= held_min:
-                return int(allocation["held"])
-            if time.monotonic() > give_up_at:
-                raise Failed(f"{held_min:,} reservations of {drop} were answered with 201; the balance is {balance}")
-            await asyncio.sleep(POLL_S)
+            taken = int(allocation["held"] + allocation["confirmed"])
+            return taken if balance["balanced"] and taken >= taken_min else None
+
+        what = f"{taken_min:,} reservations of {drop} were answered with 201; the balance is"
+        return await eventually(lambda: self.api.balance(drop), agree, what)
+
+
+async def eventually(ask: Callable[[], Awaitable[Answer]], good: Callable[[Answer], Found | None], what: str) -> Found:
+    """What `good` finds in an answer; `Failed` with `what` and the last answer when it has found nothing in time."""
+    give_up_at = time.monotonic() + SETTLE_S
+    while True:
+        answer = await ask()
+        if (found := good(answer)) is not None:
+            return found
+        if time.monotonic() > give_up_at:
+            raise Failed(f"{what} {answer}")
+        await asyncio.sleep(POLL_S)
 
 
 @contextlib.asynccontextmanager
@@ -151,17 +171,33 @@ async def one_call_each(house: House) -> AsyncIterator[tuple[str, int]]:
     """A second web process on the same stores that combines nothing; gives its URL and process id."""
     port = service.free_port()
     url = f"http://127.0.0.1:{port}"
-    environ = {
-        **house.environ,
-        **ONE_CALL_EACH,
-        "FLASHSALE_REDIS_URL": house.at.redis_url or "",
-        "FLASHSALE_DATABASE_URL": house.at.database_url or "",
-        "FLASHSALE_JWT_SECRET": house.at.secret,
-        "FLASHSALE_PORT": str(port),
-    }
+    environ = {**_same_stores(house), **ONE_CALL_EACH, "FLASHSALE_PORT": str(port)}
     command = [sys.executable, "-m", "flashsale", "serve"]
     async with program(command, environ=environ, log=house.folder / "one-call-each.log", url=f"{url}/readyz") as pid:
         yield url, pid
+
+
+@contextlib.asynccontextmanager
+async def worker(house: House, fulfilment_url: str, secret: str) -> AsyncIterator[tuple[int, Path]]:
+    """A second worker on the same stores that delivers orders (the first has no endpoint); its process id and log."""
+    environ = {
+        **_same_stores(house),
+        "FLASHSALE_FULFILMENT_URL": fulfilment_url,
+        "FLASHSALE_FULFILMENT_SECRET": secret,
+        "FLASHSALE_FULFILMENT_ALLOW_PRIVATE": "1",
+    }
+    log = house.folder / "worker.log"
+    async with program([sys.executable, "-m", "flashsale", "worker"], environ=environ, log=log, url=None) as pid:
+        yield pid, log
+
+
+def _same_stores(house: House) -> dict[str, str]:
+    return {
+        **house.environ,
+        "FLASHSALE_REDIS_URL": house.at.redis_url or "",
+        "FLASHSALE_DATABASE_URL": house.at.database_url or "",
+        "FLASHSALE_JWT_SECRET": house.at.secret,
+    }
 
 
 @contextlib.asynccontextmanager

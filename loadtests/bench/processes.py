@@ -18,14 +18,17 @@ LOG_CHARS = 1_000
 
 
 @contextlib.asynccontextmanager
-async def program(command: Sequence[str], *, environ: Mapping[str, str], log: Path, url: str) -> AsyncIterator[int]:
-    """Run a program until the block ends; gives its process id once `url` is answered with 200."""
+async def program(
+    command: Sequence[str], *, environ: Mapping[str, str], log: Path, url: str | None
+) -> AsyncIterator[int]:
+    """Run a program until the block ends; gives its process id once `url`, if there is one, is answered."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environ)
         )
     try:
-        await _answered(process, url, log)
+        if url is not None:
+            await _answered(process, url, log)
         yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -47,8 +50,13 @@ async def _answered(process: asyncio.subprocess.Process, url: str, log: Path) ->
                         if answer.status < 500:
                             return
                 await asyncio.sleep(POLL_S)
-    said = await asyncio.to_thread(log.read_text, errors="replace")
-    raise SetupError(f"{url} was not answered: {said[-LOG_CHARS:]}")
+    said = await asyncio.to_thread(log_end, log)
+    raise SetupError(f"{url} was not answered: {said}")
+
+
+def log_end(log: Path) -> str:
+    """The last that a program said."""
+    return log.read_text(errors="replace")[-LOG_CHARS:]
 
 
 def _family(pid: int) -> Iterator[psutil.Process]:

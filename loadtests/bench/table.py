@@ -16,10 +16,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure is held against."""
+    """What a figure is held against.
+
+    A row that is compared with the empty handler is judged by that ratio; by the figure itself when `absolute`.
+    """
 
     kind: Kind
     value: float
+    absolute: bool = False
 
     def met(self, figure: float) -> bool:
         """Whether the figure is good enough."""
@@ -30,7 +34,7 @@ class Target:
 class Row:
     """One line: the median of `samples`, and the columns beside it.
 
-    `judged` is what the target is about; a row about requests a second is judged by its ratio to the empty handler.
+    `judged` is what the target is about.
     """
 
     name: str
@@ -53,7 +57,8 @@ class Row:
     @property
     def judged(self) -> float | None:
         """What the target is about."""
-        if self.ratios and not self.failed:
+        absolute = self.target is not None and self.target.absolute
+        if self.ratios and not self.failed and not absolute:
             return median(self.ratios)
         return self.figure
 
@@ -63,7 +68,8 @@ class Row:
         return None if self.target is None or self.judged is None else self.target.met(self.judged)
 
 
-HEADINGS = ("", "figure", "of empty", "(from–to)", "target", "met", "p50", "p99", "web", "valkey", "postgres", "")
+PROCESSES = ("web", "worker", "valkey", "postgres")
+HEADINGS = ("", "figure", "of empty", "(from–to)", "target", "met", "p50", "p99", *PROCESSES, "")
 LEFT = {0, len(HEADINGS) - 1}
 
 
@@ -79,7 +85,7 @@ def _median(values: list[float], digits: int) -> str:
 def _cells(row: Row) -> list[str]:
     figure, ratios, target = row.figure, row.ratios, row.target
     if figure is None:
-        return [row.name, "FAILED", *[""] * 9, row.failed]
+        return [row.name, "FAILED", *[""] * (len(HEADINGS) - 3), row.failed]
     sign = "" if target is None else "≥ " if target.kind == "at least" else "≤ "
     return [
         row.name,
@@ -90,7 +96,7 @@ def _cells(row: Row) -> list[str]:
         {None: "", True: "yes", False: "NO"}[row.met],
         _median(row.p50_ms, 1),
         _median(row.p99_ms, 1),
-        *(_median(row.cpu_us.get(name, []), 1) for name in ("web", "valkey", "postgres")),
+        *(_median(row.cpu_us.get(name, []), 1) for name in PROCESSES),
         row.note,
     ]
 

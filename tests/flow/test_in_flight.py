@@ -12,6 +12,7 @@ from flashsale.domain import Refusal, State, Verdict
 from flashsale.drops import AllocationChange
 from flashsale.errors import Refused
 from flashsale.gate import Unarmed, keys
+from flashsale.ledger import Standing
 from flashsale.reservations import Held
 from tests.flow.faults import HeldBack, SlowGate, at_rest, id_of, press
 from tests.support import NewDrop, Node, allocation, claim, make_node, until
@@ -67,7 +68,7 @@ async def test_a_commit_that_finds_its_tombstone_asks_the_gate_anew(
     shopper = asyncio.create_task(slow.reservations.reserve(drop.id, claim(1)))
     await store.waiting.wait()
     (late,) = list(store.grants)
-    assert await node.ledger.reservations.void(drop.id, [late]) == [(late.id, 1, State.VOID)]
+    assert await node.ledger.reservations.void(drop.id, [late]) == [Standing(late.id, 1, State.VOID)]
     store.go.set()
     answer = await shopper
     assert isinstance(answer, Held)

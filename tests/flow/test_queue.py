@@ -80,7 +80,7 @@ async def test_a_worker_that_is_no_longer_notified_begins_anew(
             nothing,
             admit=admit,
             admitted=lambda _: None,
-            at_once_max=4,
+            taken_max=4,
             timeout_s=5,
             stopping=stopping,
         )
@@ -175,7 +175,7 @@ async def test_work_that_breaks_off_goes_back(node: Node, database_url: str, mon
             handle,
             admit=admit,
             admitted=lambda _: None,
-            at_once_max=4,
+            taken_max=4,
             timeout_s=5,
             stopping=stopping,
         ),

@@ -13,7 +13,7 @@ from flashsale.circuit import Circuit
 from flashsale.domain import Event, OrderState
 from flashsale.endpoint import Endpoint
 from flashsale.ledger import ListedOrder, OrderStore, consume
-from flashsale.orders import Deliveries
+from flashsale.orders import TAKEN_PER_SENT, Deliveries
 from flashsale.reservations import Held
 from flashsale.webhooks import make_secret, parse_secret
 from tests.support import Node, allocation, claim, make_drop, until
@@ -91,6 +91,7 @@ async def delivering(
         endpoint=endpoint,
         circuit=circuit or Circuit(now=loop.time, jitter=lambda: 0.0, failures_max=1_000_000),
         delays_s=delays_s,
+        at_once_max=at_once_max,
         jitter=lambda: 0.0,
         stopping=stopping,
     )
@@ -106,7 +107,7 @@ async def delivering(
             deliveries.deliver,
             admit=admit,
             admitted=deliveries.admitted,
-            at_once_max=at_once_max,
+            taken_max=TAKEN_PER_SENT * at_once_max,
             timeout_s=5,
             stopping=stopping,
         )

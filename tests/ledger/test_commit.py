@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from flashsale.domain import Grant, State
-from flashsale.ledger import Commit, Committed, Existing, Ledger, Stale
+from flashsale.ledger import Commit, Committed, Existing, Ledger, Stale, Standing
 from flashsale.ledger.statements import sql
 from tests.ledger.support import Sale, columns_of, open_sale, words
 from tests.support import until
@@ -162,7 +162,7 @@ async def test_where_a_tombstone_stands_nothing_is_inserted(ledger: Ledger, per_
     """The commit that comes after it is told of it; its member may buy under another id, with the same key."""
     sale = await open_sale(ledger, 1, per_member=per_member)
     late = sale.grant(1, key="k")
-    assert await ledger.reservations.void(sale.drop.id, [late]) == [(late.id, 1, State.VOID)]
+    assert await ledger.reservations.void(sale.drop.id, [late]) == [Standing(late.id, 1, State.VOID)]
     (told,) = await sale.commit(late)
     assert isinstance(told, Existing)
     assert told.reservation.state is State.VOID
@@ -181,8 +181,10 @@ async def test_where_a_reservation_stands_no_tombstone_is_set(ledger: Ledger) ->
     before = await sale.rows()
     for _ in range(2):
         standing = await ledger.reservations.void(sale.drop.id, [orphan, ended, live])
-        assert sorted(standing, key=lambda each: each[1]) == [
-            *((live.id, 1, State.HELD), (ended.id, 2, State.CANCELLED), (orphan.id, 3, State.VOID))
+        assert sorted(standing, key=lambda each: each.member) == [
+            Standing(live.id, 1, State.HELD),
+            Standing(ended.id, 2, State.CANCELLED),
+            Standing(orphan.id, 3, State.VOID),
         ]
     assert (await sale.rows())[:2] == before
     assert await sale.taken() == 1
@@ -217,7 +219,7 @@ async def test_of_commit_and_tombstone_the_first_wins(ledger: Ledger, quicker: s
     assert isinstance(committed, list)
     assert isinstance(standing, list)
     state = State.HELD if quicker == "commit" else State.VOID
-    assert [s for _, _, s in standing] == [state] * 3
+    assert [s.state for s in standing] == [state] * 3
     assert words(committed) == ["committed" if quicker == "commit" else "exists"] * 3
     assert await sale.taken() == (3 if quicker == "commit" else 0)
 
@@ -234,7 +236,7 @@ async def test_of_commit_and_tombstone_one_wins_each_time(ledger: Ledger) -> Non
             pair.reverse()
         answers: list[Any] = await asyncio.gather(*pair)
         committed, standing = answers if first % 12 != 1 else answers[::-1]
-        states = {i: state for i, _, state in standing}
+        states = {s.id: s.state for s in standing}
         return [(outcome, states[g.id]) for g, outcome in zip(grants, committed, strict=True)]
 
     results = []

@@ -58,7 +58,7 @@ async def test_whoever_ends_a_hold_it_ends_exactly_once(ledger: Ledger) -> None:
 
     async def void(batch: list[Grant]) -> None:
         standing = await ledger.reservations.void(sale.drop.id, batch)
-        assert State.VOID not in {state for _, _, state in standing}
+        assert State.VOID not in {s.state for s in standing}
 
     async def commit_late(batch: list[Grant]) -> None:
         assert all(isinstance(o, Existing) for o in await sale.commit(*batch))

@@ -232,11 +232,14 @@ BEGIN
     v_now := clock_timestamp();
 
     -- The rule: a hold that still runs, asked for by its member, or paid in full by a payment that is new.
-    WITH fit AS (
+    -- (The holds asked for are read by their ids first: a plan that begins with what is held would read all of it.)
+    WITH hold AS MATERIALIZED (
+        SELECT r.* FROM reservations r WHERE r.id = ANY (p_ids)
+    ), fit AS (
         SELECT DISTINCT ON (t.id) t.*, d.price_amount, d.currency
         FROM unnest(p_ids, p_orders, p_members, p_payments, p_amounts, p_currencies)
             WITH ORDINALITY AS t (id, o, m, p, a, c, n)
-        JOIN reservations r ON r.id = t.id JOIN drops d ON d.id = r.drop_id
+        JOIN hold r ON r.id = t.id JOIN drops d ON d.id = r.drop_id
         WHERE r.state = 'held' AND r.expires_at > v_now AND CASE WHEN t.p IS NULL THEN t.m = r.member
             ELSE t.a = d.price_amount * r.quantity AND t.c = d.currency
                 AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = t.p) END

@@ -7,16 +7,18 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Literal
 
 import msgspec
 
+from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
 from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
 from flashsale.gate.client import CONNECTIONS_MAX, Client, connect
+from flashsale.gate.clock import unix_ms
+from flashsale.gate.codes import Field, pack_fields
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
 __all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
@@ -24,6 +26,8 @@ __all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
 STAGING_TTL_MS: Final = 60_000
 ARMING_LEASE_MS: Final = 3_000
 TIER_MAX: Final = 2**31 - 1
+KEEPS_PLACE: Final = 1
+STAYS_SPENT: Final = 2
 
 
 class Unarmed(Enum):
@@ -33,8 +37,6 @@ class Unarmed(Enum):
 
 
 UNARMED: Final = Unarmed.UNARMED
-_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MS: Final = timedelta(milliseconds=1)
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -80,10 +82,14 @@ def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys.eligible(drop.id, stripe, name) for name in named))
 
 
-def _ms(moment: datetime, *, up: bool) -> int:
-    """Unix time in whole milliseconds: an opening is rounded up, a closing down: neither is early or late."""
-    since = moment - _UNIX_EPOCH
-    return -(-since // _MS) if up else since // _MS
+def bound_keys(drop_id: str, stripe: int, batches: Iterable[int]) -> tuple[str, ...]:
+    """The keys of the lists of whom the codes of these batches belong to."""
+    return tuple(keys.bound(drop_id, stripe, batch) for batch in batches)
+
+
+def _request(new_id: str, c: Claim) -> tuple[str | int, ...]:
+    asked = (new_id, str(c.member), c.allocation or "", c.quantity, c.key or "", c.payload, min(c.tier, TIER_MAX))
+    return asked if c.code is None else (*asked, c.code, c.member >> 32, c.member & 0xFFFF_FFFF)
 
 
 class Gate:
@@ -128,25 +134,14 @@ class Gate:
     ) -> Decisions | Unarmed:
         """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`."""
         ids = self._new_ids(len(claims))
-        requests = [
-            (
-                new_id,
-                str(c.member),
-                c.allocation or "",
-                c.quantity,
-                c.key or "",
-                c.payload,
-                min(c.tier, TIER_MAX),
-                1 if c.fcode else 0,
-            )
-            for new_id, c in zip(ids, claims, strict=True)
-        ]
+        batches = [*{c.code // CODES_PER_BATCH_MAX for c in claims if c.code is not None}]
         reply = await self._run(
             "decide",
-            (*keys.stripe(drop.id, stripe)[:3], *eligible_keys(drop, stripe)),
+            (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, batches)),
             min_epoch,
-            _pack(requests),
+            _pack([_request(new_id, claim) for new_id, claim in zip(ids, claims, strict=True)]),
             _pack([f"{g.id}|{g.member}" for g in settled]),
+            _pack(batches),
         )
         assert isinstance(reply, list)
         if reply[0] != b"ok":
@@ -159,26 +154,34 @@ class Gate:
         return Decisions(epoch, now_ms, results)
 
     async def release(
-        self, drop_id: str, ended: Iterable[tuple[str, int]], *, keep: Collection[str] = (), stripe: int = 0
+        self,
+        drop_id: str,
+        ended: Iterable[tuple[str, int]],
+        *,
+        keep: Collection[str] = (),
+        spent: Collection[str] = (),
+        stripe: int = 0,
     ) -> int | Unarmed:
         """Give back the units of these (id, member); returns the epoch of the gate that did. May be repeated.
 
-        Ids in `keep` go on counting under their member's limit.
+        Ids in `keep` go on counting under their member's limit; of ids in `spent` the F-code stays spent, of all
+        others it can be spent again.
         """
-        return await self._epoch_of("release", drop_id, stripe, [(i, str(m), int(i in keep)) for i, m in ended])
+        items = [(i, str(m), KEEPS_PLACE * (i in keep) + STAYS_SPENT * (i in spent)) for i, m in ended]
+        return await self._epoch_of("release", drop_id, stripe, items)
 
     async def settle(self, drop_id: str, grants: Iterable[tuple[str, int]], *, stripe: int = 0) -> int | Unarmed:
         """These (id, member) are in the ledger: they are pending no longer. May be repeated."""
         return await self._epoch_of("settle", drop_id, stripe, [f"{i}|{m}" for i, m in grants])
 
     async def _epoch_of(self, verb: str, drop_id: str, stripe: int, items: object) -> int | Unarmed:
-        reply = await self._run(verb, keys.stripe(drop_id, stripe)[:3], _pack(items))
+        reply = await self._run(verb, keys.stripe(drop_id, stripe)[:4], _pack(items))
         assert isinstance(reply, list)
         return int(reply[1]) if reply[0] == b"ok" else UNARMED
 
     async def pending(self, drop_id: str, *, older_than_ms: int, limit: int, stripe: int = 0) -> list[Grant] | Unarmed:
         """Grants that have waited for the ledger for `older_than_ms` at least, oldest first."""
-        reply = await self._run("pending", keys.stripe(drop_id, stripe)[:3], older_than_ms, limit)
+        reply = await self._run("pending", keys.stripe(drop_id, stripe)[:4], older_than_ms, limit)
         assert isinstance(reply, list)
         if reply[0] != b"ok":
             return UNARMED
@@ -191,13 +194,16 @@ class Gate:
 
         Only with `look_for` (id, member) does it list what is pending and which of these have an entry.
         """
-        reply = await self._run(
-            "status",
-            (*keys.stripe(drop.id, stripe)[:3], *eligible_keys(drop, stripe)),
-            min_epoch,
-            b"" if look_for is None else _pack([(i, str(m)) for i, m in look_for]),
-        )
-        assert isinstance(reply, list)
+        wanted = b"" if look_for is None else _pack([(i, str(m)) for i, m in look_for])
+        names = (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe))
+        bound: list[int] = []
+        while True:
+            lists = bound_keys(drop.id, stripe, bound)
+            reply = await self._run("status", (*names, *lists), min_epoch, wanted, _pack(bound))
+            assert isinstance(reply, list)
+            if reply[0] != b"bound":
+                break
+            bound = reply[1:]
         if reply[0] != b"ok":
             return UNARMED
         rest = reply[3:]
@@ -228,31 +234,46 @@ class Gate:
             await self._command("DEL", key)
 
     async def arm_begin(self, drop_id: str, epoch: int, *, stripe: int = 0) -> Literal["ok", "superseded"]:
-        """Open a staging for `epoch`, unless the gate is armed for it or a later one already."""
-        names = (*keys.stripe(drop_id, stripe)[:3], keys.staging(drop_id, stripe, str(epoch)))
+        """Open the stagings for `epoch`, unless the gate is armed for it or a later one already."""
+        names = (*keys.stripe(drop_id, stripe)[:4], *_stagings(drop_id, stripe, epoch))
         reply = await self._run("arm_begin", names, epoch, STAGING_TTL_MS)
         return "ok" if reply == b"ok" else "superseded"
 
     async def arm_chunk(self, drop_id: str, epoch: int, fields: Sequence[str], *, stripe: int = 0) -> bool:
         """Add [member, entries, member, entries …] to the staging; False when it is lost."""
-        staging = keys.staging(drop_id, stripe, str(epoch))
-        return await self._run("arm_chunk", (staging,), _pack(fields), STAGING_TTL_MS) == b"ok"
+        names = _stagings(drop_id, stripe, epoch)
+        return await self._run("arm_chunk", names, _pack(fields), STAGING_TTL_MS) == b"ok"
+
+    async def arm_codes(self, drop_id: str, epoch: int, fields: Sequence[Field], *, stripe: int = 0) -> bool:
+        """Add [name, value …] of the hash `codes` to its staging (`codes` makes them); False when it is lost."""
+        names = _stagings(drop_id, stripe, epoch)[::-1]
+        return await self._run("arm_chunk", names, pack_fields(fields), STAGING_TTL_MS) == b"ok"
 
     async def arm_finish(
-        self, drop: Drop, members: int, free: dict[str, int], *, ttl_ms: int, stripe: int = 0
+        self,
+        drop: Drop,
+        members: int,
+        free: dict[str, int],
+        *,
+        codes: int = 0,
+        bound: Sequence[int] = (),
+        ttl_ms: int,
+        stripe: int = 0,
     ) -> Literal["ok", "lost", "superseded"]:
-        """Swap the staging, which must hold `members` fields, into place: armed for the drop's epoch."""
+        """Swap the stagings, which must hold `members` and `codes` fields, into place: armed for the drop's epoch.
+
+        `bound` are the batches whose members must be known; a list that is not whole is removed, and all is `lost`.
+        """
         meta: list[object] = [
             *("paused", "1" if drop.paused else "0", "closed", "1" if drop.closed else "0"),
-            *("limit", drop.per_member, "order", [a.id for a in drop.allocations]),
+            *("limit", drop.per_member, "order", [a.id for a in drop.allocations], "bound", bound),
         ]
         for a in drop.allocations:
-            window = (_ms(a.opens_at, up=True), _ms(a.closes_at, up=False))
+            window = (unix_ms(a.opens_at, up=True), unix_ms(a.closes_at, up=False))
             meta += [f"a:{a.id}", (*window, *_access_fields(drop, a, stripe)), f"n:{a.id}", free[a.id]]
-        names = (*keys.stripe(drop.id, stripe)[:3], keys.staging(drop.id, stripe, str(drop.epoch)))
-        reply = await self._run(
-            "arm_finish", (*names, *eligible_keys(drop, stripe)), drop.epoch, members, _pack(meta), ttl_ms
-        )
+        names = (*keys.stripe(drop.id, stripe)[:4], *_stagings(drop.id, stripe, drop.epoch))
+        lists = (*eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, bound))
+        reply = await self._run("arm_finish", (*names, *lists), drop.epoch, members, codes, _pack(meta), ttl_ms)
         assert isinstance(reply, bytes)
         answer = reply.decode()
         assert answer in {"ok", "lost", "superseded"}
@@ -280,6 +301,37 @@ class Gate:
         key = keys.eligible(drop_id, stripe, eligible_set)
         return await self._run("elig_finish", (staging, key), fields, ttl_ms) == b"ok"
 
+    async def has_bound(self, drop_id: str, batch: int, *, stripe: int = 0) -> bool:
+        """Whether the list of whom this batch's codes belong to is in place."""
+        return await self._command("HEXISTS", keys.bound(drop_id, stripe, batch), "#") == 1
+
+    async def bound_begin(self, drop_id: str, *, stripe: int = 0) -> str:
+        """Open a staging of its own for such a list; returns its name."""
+        staging = keys.staging(drop_id, stripe, f"bound-{secrets.token_hex(8)}")
+        await self._run("elig_begin", (staging,), STAGING_TTL_MS)
+        return staging
+
+    async def bound_chunk(self, staging: str, fields: Sequence[Field]) -> bool:
+        """Add [name, value …] as `codes.bound_fields` makes them; False when the staging is lost."""
+        return await self.eligible_chunk(staging, pack_fields(fields))
+
+    async def bound_finish(
+        self, drop_id: str, batch: int, staging: str, *, fields: int, ttl_ms: int, stripe: int = 0
+    ) -> bool:
+        """Rename the staging, which must hold `fields` fields, into place; False when it does not."""
+        key = keys.bound(drop_id, stripe, batch)
+        return await self._run("elig_finish", (staging, key), fields, ttl_ms) == b"ok"
+
+    async def tries(self, increments: Sequence[tuple[str, int]], window_ms: int) -> list[tuple[int, int]]:
+        """Count failed tries; everybody's total of each subject, and how long its window still lasts, ms.
+
+        A window begins with a subject's first; a count of 0 only asks. (0, 0): no window.
+        """
+        names = tuple(keys.tries(subject) for subject, _ in increments)
+        reply = await self._run("tries", names, window_ms, _pack([count for _, count in increments]))
+        assert isinstance(reply, list)
+        return list(zip(reply[::2], reply[1::2], strict=True))
+
     async def ping(self) -> None:
         """Return when Redis answers."""
         await self._command("PING")
@@ -289,23 +341,18 @@ class Gate:
         await self._client.aclose()
 
 
-def _decision(answer: object, new_id: str, claim: Claim, epoch: int, stripe: int) -> Grant | Refusal:
+def _stagings(drop_id: str, stripe: int, epoch: int) -> tuple[str, str]:
+    return keys.staging(drop_id, stripe, str(epoch)), keys.staging(drop_id, stripe, f"codes-{epoch}")
+
+
+def _decision(answer: object, new_id: str, c: Claim, epoch: int, stripe: int) -> Grant | Refusal:
     assert isinstance(answer, list)
     match answer[0]:
         case b"held":
-            return Grant(
-                new_id,
-                claim.member,
-                answer[1].decode(),
-                claim.quantity,
-                answer[2],
-                claim.key,
-                claim.payload,
-                epoch,
-                stripe,
-            )
+            allocation, slot = answer[1].decode(), answer[2]
+            return Grant(new_id, c.member, allocation, c.quantity, slot, c.key, c.payload, epoch, stripe, code=c.code)
         case b"again":
-            return _grant_of(answer[1], claim.member, epoch, stripe, again=True, pending=answer[2] == 1)
+            return _grant_of(answer[1], c.member, epoch, stripe, again=True, pending=answer[2] == 1)
         case b"not_open":
             return Refusal(Verdict.NOT_OPEN, opens_at_ms=answer[1])
         case word:
@@ -313,9 +360,20 @@ def _decision(answer: object, new_id: str, claim: Claim, epoch: int, stripe: int
 
 
 def _grant_of(line: bytes, member: int, epoch: int, stripe: int, *, again: bool = False, pending: bool) -> Grant:
-    entry_id, allocation, quantity, slot, key, payload = line.decode().split("\t")
+    entry_id, allocation, quantity, slot, key, payload, code = line.decode().split("\t")
     return Grant(
-        entry_id, member, allocation, int(quantity), int(slot), key or None, payload, epoch, stripe, again, pending
+        entry_id,
+        member,
+        allocation,
+        int(quantity),
+        int(slot),
+        key or None,
+        payload,
+        epoch,
+        stripe,
+        again,
+        pending,
+        int(code) if code else None,
     )
 
 

@@ -6,14 +6,14 @@ One hash tag per drop and stripe, so that all keys of a stripe live in one slot 
 
 from typing import Final, NamedTuple
 
-LAYOUT: Final = "fs1"
+LAYOUT: Final = "fs2"
 
 
 class StripeKeys(NamedTuple):
     """The keys of one stripe of one drop."""
 
     meta: str
-    """Hash: `epoch`, `replid`, `paused`, `closed`, `limit`, `order`, per allocation `a:<id>` and `n:<id>`."""
+    """Hash: `epoch`, `replid`, `paused`, `closed`, `limit`, `order`, `bound`, per allocation `a:<id>` and `n:<id>`."""
     ent: str
     """Hash: member → its entries, one a line, fields separated by tabs; field `#` is the sentinel.
 
@@ -21,6 +21,8 @@ class StripeKeys(NamedTuple):
     """
     pend: str
     """Sorted set: `id|member` of grants not yet known to be in the ledger, by time in ms; `#` is the sentinel."""
+    codes: str
+    """Hash: the drop's batches of F-codes, and which codes are spent or revoked (`codes`); `#` is the sentinel."""
     arming: str
     """The lease of the process that rebuilds the gate (efficiency only)."""
 
@@ -32,7 +34,7 @@ def _tag(drop: str, stripe: int) -> str:
 def stripe(drop: str, stripe: int = 0) -> StripeKeys:
     """The mutable keys of a stripe."""
     tag = _tag(drop, stripe)
-    return StripeKeys(f"{tag}:meta", f"{tag}:ent", f"{tag}:pend", f"{tag}:arming")
+    return StripeKeys(f"{tag}:meta", f"{tag}:ent", f"{tag}:pend", f"{tag}:codes", f"{tag}:arming")
 
 
 def staging(drop: str, stripe: int, name: str) -> str:
@@ -43,3 +45,13 @@ def staging(drop: str, stripe: int, name: str) -> str:
 def eligible(drop: str, stripe: int, eligible_set: str) -> str:
     """The eligible members of a points rule, by the name of the ledger's list: immutable, renamed into place."""
     return f"{_tag(drop, stripe)}:elig:{eligible_set}"
+
+
+def bound(drop: str, stripe: int, batch: int) -> str:
+    """Whom each code of a bound batch belongs to: immutable, renamed into place."""
+    return f"{_tag(drop, stripe)}:bound:{batch}"
+
+
+def tries(subject: str) -> str:
+    """The failed tries of F-codes of a member, an address or all within their window; all subjects in one slot."""
+    return f"{LAYOUT}:{{tries}}:{subject}"

@@ -42,4 +42,5 @@ NAMES: Final = (
     "arm_finish",
     "elig_begin",
     "elig_finish",
+    "tries",
 )

@@ -1,26 +1,52 @@
 """Lists of commands for two gates at once, the real one and the model, and how to carry them out on either."""
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar, assert_never
+from typing import Literal, assert_never
 
 import msgspec
 from hypothesis import strategies as st
 
-from flashsale.domain import MEMBER_MAX, Access, Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Tier
+from fcodes import CODES_PER_BATCH_MAX
+from flashsale.domain import (
+    MEMBER_MAX,
+    Access,
+    Allocation,
+    Claim,
+    Drop,
+    Everyone,
+    Fcode,
+    FcodeBatch,
+    Grant,
+    Points,
+    Tier,
+)
 from flashsale.gate import Decisions, Gate, Status, keys
-from tests.gate.support import TTL_MS, entry, put_eligible
+from tests.gate.support import TTL_MS, Told, entry, fcodes, number, put_bound, put_eligible
 from tests.support import make_drop
 
 MEMBERS = (999, 1_000, MEMBER_MAX)
 HOUR_MS = 3_600_000
-Kind = TypeVar("Kind")
 START = datetime.now(UTC).replace(microsecond=0)
 WINDOWS = {"open": (-2, 2), "upcoming": (2, 4), "later": (3, 4), "over": (-4, -2)}
+EXPIRIES = (None, None, START + timedelta(hours=1), START - timedelta(hours=1))
 ELIGIBLE = {"list-1": MEMBERS[:2], "list-2": MEMBERS[1:]}
 POINTS = {Points("s", 1): "list-1", Points("s", 2): "list-2"}
 ACCESS: tuple[Access, ...] = (Everyone(), *POINTS, Tier(1), Fcode())
+BATCHES = (1, 2, 2**20 - 1)
+SERIALS = (0, 1, 1_001)
+CODES = tuple(number(batch, serial) for batch in BATCHES for serial in SERIALS)
+OWNERS = {
+    batch: {serial: MEMBERS[(at + n) % 3] for n, serial in enumerate(SERIALS) if n != at}
+    for at, batch in enumerate(BATCHES)
+}
+"""Whose the codes of the batches are, if they are bound; one of each batch is nobody's."""
+
+
+How = Literal["well", "short", "fewer codes", "left", "without lists", "staging lost", "codes lost"]
+FAILURES: tuple[How, ...] = ("short", "fewer codes", "left", "without lists", "staging lost", "codes lost")
 
 
 @dataclass(frozen=True)
@@ -33,8 +59,11 @@ class Arm:
     paused: bool
     closed: bool
     keep: tuple[int, ...]
+    batches: tuple[FcodeBatch, ...]
+    spent: tuple[int, ...]
+    revoked: tuple[int, ...]
     step: int = 1
-    how: Literal["well", "short", "left", "without eligible", "staging lost"] = "well"
+    how: How = "well"
 
 
 @dataclass(frozen=True)
@@ -49,11 +78,12 @@ class Decide:
 
 @dataclass(frozen=True)
 class Release:
-    """Give back units of grants, some of them under a wrong member; `keeping` their places under the limit."""
+    """Give back units of grants, some under a wrong member; `keeping` their places, their codes `staying` spent."""
 
     picks: tuple[int, ...]
     of_another: bool
     keeping: bool
+    staying: bool
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,7 @@ class Settle:
 class Evict:
     """One key of the gate vanishes."""
 
-    what: Literal["meta", "ent", "pend", "elig"]
+    what: Literal["meta", "ent", "pend", "codes", "elig", "bound"]
 
 
 @dataclass(frozen=True)
@@ -80,71 +110,73 @@ class Lease:
 Command = Arm | Decide | Release | Settle | Evict | Lease
 
 
-def _mostly(usual: Kind, *others: Kind) -> st.SearchStrategy[Kind]:
-    """The usual one five times out of six: a story in which little is granted has little to tell."""
-    return st.sampled_from([usual] * 5 * len(others) + [*others])
+# A story is a list of throws: Hypothesis picks them, and leaves some out to find the shortest story. What a throw means
+# is up to dice of its own: Hypothesis would choose the same few configurations, in most of which nothing is granted.
 
-
-_picks = st.lists(st.integers(0, 30), max_size=4).map(tuple)
 _ALLOCATIONS = (None, None, None, "a", "b", "c", "a", "b", "c", "ghost")
-_QUANTITIES = (1, 1, 1, 2, 3)
-_KEYS = (None, "k", "l")
-_TIERS = (0, 1)
-_FCODES = (False, False, False, False, False, False, True)
+_LANES = (None, None, None, None, "c", "c", "a", "ghost")
+_throws = st.integers(0, 2**32).map(random.Random)
 
 
-def _claim(number: int) -> Claim:
-    """The claim of that number: one draw instead of six, as stories have many claims."""
-    drawn = []
-    for choices in (MEMBERS, _ALLOCATIONS, _QUANTITIES, _KEYS, _TIERS, _FCODES):
-        number, at = divmod(number, len(choices))
-        drawn.append(at)
-    member, allocation, quantity, key, tier, fcode = drawn
-    return Claim(
-        MEMBERS[member],
-        _ALLOCATIONS[allocation],
-        _QUANTITIES[quantity],
-        _KEYS[key],
-        tier=_TIERS[tier],
-        fcode=_FCODES[fcode],
+def _picks(dice: random.Random) -> tuple[int, ...]:
+    return tuple(dice.randrange(10**6) for _ in range(dice.randrange(5)))
+
+
+def _claim(dice: random.Random) -> Claim:
+    """Two in five show a code, half of those that are somebody's their owner's."""
+    member, quantity, tier = dice.choice(MEMBERS), dice.choice((1, 1, 1, 2, 3)), dice.choice((0, 1))
+    if dice.random() < 0.6:
+        return Claim(member, dice.choice(_ALLOCATIONS), quantity, dice.choice((None, "k", "l")), tier)
+    code = dice.choice((*CODES, number(7, 0)))
+    owner = OWNERS.get(code // CODES_PER_BATCH_MAX, {}).get(code % CODES_PER_BATCH_MAX)
+    shows = owner if owner and dice.random() < 0.5 else member
+    return Claim(shows, dice.choice(_LANES), dice.choice((1, 1, quantity)), dice.choice((None, None, "m")), tier, code)
+
+
+def _decide(claims: list[random.Random], dice: random.Random) -> Decide:
+    ahead, before = dice.choice((*[0] * 20, -1, 1)), dice.random() < 0.1
+    return Decide(tuple(_claim(each) for each in claims), _picks(dice), ahead, before)
+
+
+def _batch(dice: random.Random, batch: int) -> FcodeBatch:
+    """Half of them in order, most of the allocation that is most often one for codes."""
+    lane, count = dice.choice("cccab"), dice.choice((2_000, 2_000, 1))
+    revoked, bound = dice.random() < 0.2, dice.random() < 0.5
+    return fcodes(batch, lane, count=count, expires_at=dice.choice(EXPIRIES), revoked=revoked, bound=bound)
+
+
+def _arm(dice: random.Random, *, steps: Sequence[int] = (1,), hows: Sequence[How] = ("well",)) -> Arm:
+    anything = (Everyone(), Everyone(), *ACCESS)
+    return Arm(
+        access=(dice.choice(anything), dice.choice(anything), dice.choice((*[Fcode()] * 4, *ACCESS))),
+        windows=tuple(dice.choice((*["open"] * 16, *WINDOWS)) for _ in "abc"),
+        free=tuple(dice.randrange(4) for _ in "abc"),
+        paused=dice.random() < 0.1,
+        closed=dice.random() < 0.1,
+        keep=_picks(dice),
+        batches=tuple(_batch(dice, batch) for batch in BATCHES),
+        spent=tuple(dice.sample(CODES, dice.randrange(4))),
+        revoked=tuple(dice.sample(CODES, dice.randrange(3))),
+        step=dice.choice(steps),
+        how=dice.choice(hows),
     )
 
 
-_claims = st.integers(0, 2**40).map(_claim)
-
-
-def _arms(steps: st.SearchStrategy[int], hows: st.SearchStrategy[str]) -> st.SearchStrategy[Arm]:
-    access = st.sampled_from([Everyone(), Everyone(), *ACCESS])
-    return st.builds(
-        Arm,
-        access=st.tuples(access, access, access),
-        windows=st.tuples(*[_mostly("open", *WINDOWS)] * 3),
-        free=st.tuples(*[st.integers(0, 3)] * 3),
-        paused=_mostly(False, True),
-        closed=_mostly(False, True),
-        keep=_picks,
-        step=steps,
-        how=hows,
-    )
-
-
-_decide = st.builds(
-    Decide,
-    claims=st.lists(_claims, min_size=6, max_size=12).map(tuple),
-    settle=_picks,
-    ahead=_mostly(0, -1, 1),
-    before=_mostly(False, True),
-)
-_others = st.sampled_from(
-    [
-        *[st.builds(Release, picks=_picks, of_another=_mostly(False, True), keeping=st.booleans())] * 2,
-        st.builds(Settle, picks=_picks),
-        st.builds(Evict, what=st.sampled_from(["meta", "ent", "pend", "elig"])),
-        st.builds(Lease, act=st.sampled_from(["take", "keep", "drop"])),
-        _arms(st.sampled_from([1, 1, 0, -1]), st.just("well")),
-        *[_arms(st.just(1), st.sampled_from(["short", "left", "without eligible", "staging lost"]))] * 2,
-    ]
-).flatmap(lambda kind: kind)
+def _other(dice: random.Random) -> Command:
+    match dice.choice(("release", "release", "release", "settle", "lease", "evict", "rearm", "rearm", "fail")):
+        case "release":
+            of_another, keeping, staying = (dice.random() < share for share in (0.15, 0.4, 0.4))
+            return Release(_picks(dice), of_another=of_another, keeping=keeping, staying=staying)
+        case "settle":
+            return Settle(_picks(dice))
+        case "lease":
+            return Lease(dice.choice(("take", "keep", "drop")))
+        case "evict":
+            return Evict(dice.choice(("meta", "ent", "pend", "codes", "elig", "bound", "bound")))
+        case "rearm":
+            return _arm(dice, steps=(1, 1, 0, -1))
+        case _:
+            return _arm(dice, hows=FAILURES)
 
 
 @dataclass(frozen=True)
@@ -159,8 +191,15 @@ class Story:
 STORIES = st.builds(
     Story,
     per_member=st.integers(1, 3),
-    first=_arms(st.just(1), st.just("well")),
-    then=st.lists(st.tuples(_decide, _others), min_size=4, max_size=6),
+    first=_throws.map(_arm),
+    then=st.lists(
+        st.tuples(
+            st.builds(_decide, st.lists(_throws, min_size=8, max_size=14), _throws),
+            _throws.map(_other),
+        ),
+        min_size=4,
+        max_size=6,
+    ),
 )
 
 
@@ -199,12 +238,16 @@ class World:
         )
 
     def kept(self, picks: Sequence[int]) -> dict[int, list[Grant]]:
-        """Live reservations as a ledger could have them: no id, slot or key of a member twice."""
+        """Live reservations as a ledger could have them: no id, slot or key of a member twice, and no code."""
         kept: dict[int, list[Grant]] = {}
+        codes: set[int] = set()
         for g in self.picked(picks):
             mine = kept.setdefault(g.member, [])
+            if g.code is not None and g.code in codes:
+                continue
             if all((m.id, m.slot) != (g.id, g.slot) and m.slot != g.slot and (m.key or m.id) != g.key for m in mine):
                 mine.append(g)
+                codes |= set() if g.code is None else {g.code}
         return kept
 
     def note(self, command: Command, answer: object) -> None:
@@ -226,7 +269,7 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
     drop = world.drop
     match command:
         case Arm():
-            return await _arm(gate, world, command, evict)
+            return await _rebuild(gate, world, command, evict)
         case Decide():
             caller = world.before if command.before else drop
             settled = world.picked(command.settle)
@@ -234,15 +277,14 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
         case Release():
             shift = 1 if command.of_another else 0
             ended = [(g.id, g.member - shift) for g in world.picked(command.picks)]
-            return await gate.release(drop.id, ended, keep={i for i, _ in ended} if command.keeping else ())
+            ids = {i for i, _ in ended}
+            keep, spent = ids if command.keeping else (), ids if command.staying else ()
+            return await gate.release(drop.id, ended, keep=keep, spent=spent)
         case Settle():
             return await gate.settle(drop.id, [(g.id, g.member) for g in world.picked(command.picks)])
-        case Evict(what="elig"):
-            for name in ELIGIBLE:
-                await evict(keys.eligible(drop.id, 0, name))
-            return None
         case Evict():
-            await evict(getattr(keys.stripe(drop.id), command.what))
+            for key in _named(drop.id, command.what):
+                await evict(key)
             return None
         case Lease(act="take"):
             return await gate.take_lease(drop.id)
@@ -256,30 +298,57 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
             assert_never(command)
 
 
-async def _arm(gate: Gate, world: World, command: Arm, evict: Callable[[str], Awaitable[None]]) -> list[object]:
+def _named(drop_id: str, what: str) -> list[str]:
+    """The keys of one kind."""
+    match what:
+        case "elig":
+            return [keys.eligible(drop_id, 0, name) for name in ELIGIBLE]
+        case "bound":
+            return [keys.bound(drop_id, 0, batch) for batch in BATCHES]
+        case _:
+            key: str = getattr(keys.stripe(drop_id), what)
+            return [key]
+
+
+async def _rebuild(gate: Gate, world: World, command: Arm, evict: Callable[[str], Awaitable[None]]) -> list[object]:
     drop, kept = world.next_drop(command), world.kept(command.keep)
-    if command.how != "without eligible":
-        for name in {a.eligible_set for a in drop.allocations} - {None}:
-            assert name is not None
-            if not await gate.has_eligible(drop.id, name):
-                await put_eligible(gate, drop, ELIGIBLE[name], eligible_set=name)
+    live = {g.code for mine in kept.values() for g in mine if g.code is not None}
+    told = Told(command.batches, live.union(command.spent), command.revoked)
+    if command.how != "without lists":
+        await _bring_lists(gate, drop, told)
     answers: list[object] = [await gate.arm_begin(drop.id, drop.epoch)]
     lines = {
         member: "\n".join(
-            entry(g.id, g.allocation, g.quantity, slot=g.slot, key=g.key or "", payload=g.payload) for g in mine
+            entry(g.id, g.allocation, g.quantity, slot=g.slot, key=g.key or "", payload=g.payload, code=g.code)
+            for g in mine
         )
         for member, mine in kept.items()
     }
     for member, text in lines.items():
         answers.append(await gate.arm_chunk(drop.id, drop.epoch, [str(member), text]))
+    answers.append(await gate.arm_codes(drop.id, drop.epoch, told.fields))
     if command.how == "staging lost":
         await evict(keys.staging(drop.id, 0, str(drop.epoch)))
         answers.append(await gate.arm_chunk(drop.id, drop.epoch, ["1", entry("late")]))
+    if command.how == "codes lost":
+        await evict(keys.staging(drop.id, 0, f"codes-{drop.epoch}"))
+        answers.append(await gate.arm_codes(drop.id, drop.epoch, told.fields))
     if command.how != "left":
         members = len(lines) + (1 if command.how == "short" else 0)
+        codes = len(told.fields) // 2 + (1 if command.how == "fewer codes" else 0)
         free = dict(zip("abc", command.free, strict=True))
-        answers.append(await gate.arm_finish(drop, members, free, ttl_ms=TTL_MS))
+        answers.append(await gate.arm_finish(drop, members, free, codes=codes, bound=told.bound, ttl_ms=TTL_MS))
     return answers
+
+
+async def _bring_lists(gate: Gate, drop: Drop, told: Told) -> None:
+    for name in {a.eligible_set for a in drop.allocations} - {None}:
+        assert name is not None
+        if not await gate.has_eligible(drop.id, name):
+            await put_eligible(gate, drop, ELIGIBLE[name], eligible_set=name)
+    for batch in told.bound:
+        if not await gate.has_bound(drop.id, batch):
+            await put_bound(gate, drop, batch, OWNERS[batch])
 
 
 async def look(gate: Gate, world: World) -> object:

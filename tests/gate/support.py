@@ -5,6 +5,8 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from flashsale.domain import Allocation, Drop, Points
+from fcodes import CODES_PER_BATCH_MAX
+from flashsale.domain import Allocation, Claim, Drop, FcodeBatch, Points, Refusal
 from flashsale.eligibility import encode_chunk, gate_field
 from flashsale.embedded.servers import PORTS, taken
-from flashsale.gate import Gate
+from flashsale.gate import Decisions, Gate
+from flashsale.gate.codes import Field, batch_field, bit_fields, bound_fields
 from flashsale.gate.keys import LAYOUT
 from flashsale.supervise import Program
 from tests.support import TIMEOUT_S, allocation, make_drop
@@ -37,7 +41,7 @@ def pack_fields(texts: Sequence[bytes]) -> bytes:
 
 
 def unpack_fields(packed: bytes) -> list[bytes]:
-    """The byte strings that `pack_fields` packed."""
+    """The byte strings that `pack_fields` here packed."""
     texts, at = [], 3
     while at < len(packed):
         end = at + 3 + int.from_bytes(packed[at + 1 : at + 3], "big")
@@ -52,10 +56,56 @@ def at_epoch(drop: Drop, epoch: int, *, paused: bool = False, closed: bool = Fal
 
 
 def entry(
-    entry_id: str, allocation: str = "a", quantity: int = 1, *, slot: int = 1, key: str = "", payload: str = "|1"
+    entry_id: str,
+    allocation: str = "a",
+    quantity: int = 1,
+    *,
+    slot: int = 1,
+    key: str = "",
+    payload: str = "|1",
+    code: int | None = None,
 ) -> str:
     """A live reservation as the ledger hands it to a gate that is being rebuilt."""
-    return f"{entry_id}\t{allocation}\t{quantity}\t{slot}\t{key}\t{payload}"
+    shown = "" if code is None else code
+    return f"{entry_id}\t{allocation}\t{quantity}\t{slot}\t{key}\t{payload}\t{shown}"
+
+
+def number(batch: int, serial: int) -> int:
+    """The number of a code."""
+    return batch * CODES_PER_BATCH_MAX + serial
+
+
+def fcodes(
+    batch: int = 1,
+    name: str = "codes",
+    *,
+    count: int = 50,
+    expires_at: datetime | None = None,
+    revoked: bool = False,
+    bound: bool = False,
+) -> FcodeBatch:
+    """A batch of codes for the allocation `codes`, unless said otherwise."""
+    return FcodeBatch(id=batch, allocation=name, count=count, expires_at=expires_at, revoked=revoked, bound=bound)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a rebuild tells a gate of F-codes: batches, and the numbers of those that are spent or revoked."""
+
+    batches: Sequence[FcodeBatch] = ()
+    spent: Iterable[int] = ()
+    revoked: Iterable[int] = ()
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields of the gate's hash."""
+        known = [part for batch in self.batches for part in batch_field(batch)]
+        return [*known, *bit_fields("s", self.spent), *bit_fields("r", self.revoked)]
+
+    @property
+    def bound(self) -> list[int]:
+        """The batches of which it must be known whose the codes are."""
+        return [batch.id for batch in self.batches if batch.bound]
 
 
 def listed(name: str = "a", quantity: int = 10, *, eligible_set: str = "list-1") -> Allocation:
@@ -87,12 +137,26 @@ async def put_eligible(
     return fields
 
 
+NO_CODES = Told()
+
+
+async def put_bound(
+    gate: Gate, drop: Drop, batch: int, members: Mapping[int, int], *, ttl_ms: int = TTL_MS, stripe: int = 0
+) -> None:
+    """Bring into the gate whose the codes of a batch are, by serial, as a rebuild does."""
+    staging = await gate.bound_begin(drop.id, stripe=stripe)
+    fields = bound_fields(sorted(members.items()))
+    assert await gate.bound_chunk(staging, fields)
+    assert await gate.bound_finish(drop.id, batch, staging, fields=len(fields) // 2, ttl_ms=ttl_ms, stripe=stripe)
+
+
 async def arm(
     gate: Gate,
     drop: Drop,
     *,
     free: Mapping[str, int] | None = None,
     entries: Mapping[int, Sequence[str]] | None = None,
+    told: Told = NO_CODES,
     ttl_ms: int = TTL_MS,
     stripe: int = 0,
 ) -> str:
@@ -102,17 +166,31 @@ async def arm(
         return begun
     fields = [text for member, lines in (entries or {}).items() for text in (str(member), "\n".join(lines))]
     assert await gate.arm_chunk(drop.id, drop.epoch, fields, stripe=stripe)
+    if told.fields:
+        assert await gate.arm_codes(drop.id, drop.epoch, told.fields, stripe=stripe)
     left = {a.id: a.quantity for a in drop.allocations} | dict(free or {})
-    return await gate.arm_finish(drop, len(fields) // 2, left, ttl_ms=ttl_ms, stripe=stripe)
+    members, codes = len(fields) // 2, len(told.fields) // 2
+    return await gate.arm_finish(drop, members, left, codes=codes, bound=told.bound, ttl_ms=ttl_ms, stripe=stripe)
 
 
 async def armed(
-    gate: Gate, *allocations: Allocation, per_member: int = 1, entries: Mapping[int, Sequence[str]] | None = None
+    gate: Gate,
+    *allocations: Allocation,
+    per_member: int = 1,
+    entries: Mapping[int, Sequence[str]] | None = None,
+    told: Told = NO_CODES,
 ) -> Drop:
     """A drop of its own that the gate is armed for; the ledger knows nothing of it."""
     drop = at_epoch(make_drop(*allocations, per_member=per_member), next(_epochs))
-    assert await arm(gate, drop, entries=entries) == "ok"
+    assert await arm(gate, drop, entries=entries, told=told) == "ok"
     return drop
+
+
+async def said(gate: Gate, drop: Drop, *claims: Claim) -> list[str]:
+    """The gate's words for these claims, all in one call."""
+    decided = await gate.decide(drop, 0, claims)
+    assert isinstance(decided, Decisions)
+    return [result.verdict.value if isinstance(result, Refusal) else "held" for result in decided.results]
 
 
 async def immortal_keys(client: "redis.asyncio.Redis") -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 
 from flashsale import embedded
-from flashsale.domain import Allocation, Drop, Grant, Points, Refusal, Verdict
+from flashsale.domain import Allocation, Drop, Fcode, Grant, Points, Refusal, Verdict
 from flashsale.errors import GateUnavailable
 from flashsale.gate import UNARMED, Gate, Unarmed, connect, keys
 from flashsale.ids import new_ids
@@ -21,13 +21,17 @@ from flashsale.reservations import Held
 from flashsale.supervise import Supervisor
 from tests.gate.support import (
     HOST,
+    Told,
     arm,
     at_epoch,
     client_at,
     entry,
+    fcodes,
     free_port,
     immortal_keys,
     listed,
+    number,
+    put_bound,
     put_eligible,
     temporary_folder,
     valkey_program,
@@ -91,7 +95,7 @@ class Cluster:
         for at, node in enumerate(self.nodes):
             found = await node.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)  # type: ignore[no-untyped-call]
             if names.meta.encode() in found:
-                assert {names.meta.encode(), names.ent.encode(), names.pend.encode()} <= set(found)
+                assert {name.encode() for name in names[:4]} <= set(found)
                 return at
         raise AssertionError(f"no node has {names.meta}")
 
@@ -158,14 +162,19 @@ async def test_every_call_of_the_gate_works_on_a_cluster(node: Node, cluster: Cl
     gate, homes = node.gate, set()
     await gate.ping()
     for _ in range(20):
-        drop = at_epoch(make_drop(listed(quantity=2), allocation("b"), per_member=2), 5)
+        lanes = (listed(quantity=2), allocation("b"), allocation("codes", 2, access=Fcode()))
+        drop = at_epoch(make_drop(*lanes, per_member=2), 5)
         assert await gate.take_lease(drop.id)
         assert not await gate.take_lease(drop.id)
         await gate.keep_lease(drop.id)
         assert not await gate.has_eligible(drop.id, "list-1")
         await put_eligible(gate, drop, [1, 2, 2**63 - 1])
         assert await gate.has_eligible(drop.id, "list-1")
-        assert await arm(gate, drop, entries={1: [entry("r1")]}) == "ok"
+        assert not await gate.has_bound(drop.id, 2)
+        await put_bound(gate, drop, 2, {0: 4, 1_000: 5})
+        assert await gate.has_bound(drop.id, 2)
+        told = Told([fcodes(1), fcodes(2, count=2_000, bound=True)], spent=[number(1, 1)])
+        assert await arm(gate, drop, entries={1: [entry("r1")]}, told=told) == "ok"
         assert await gate.arm_begin(drop.id, 5) == "superseded"
         await gate.drop_lease(drop.id)
         decided = await gate.decide(drop, 5, [claim(1, key="k"), claim(2**63 - 1, quantity=2), claim(3, "a")])
@@ -179,7 +188,15 @@ async def test_every_call_of_the_gate_works_on_a_cluster(node: Node, cluster: Cl
         assert await gate.release(drop.id, [(second.id, second.member)]) == 5
         status = await gate.status(drop, 5, [("r1", 1), (second.id, second.member)])
         assert not isinstance(status, Unarmed)
-        assert (status.available, status.pending, status.found) == ({"a": 1, "b": 10}, {}, {"r1": ("a", 1)})
+        assert (status.pending, status.found) == ({}, {"r1": ("a", 1)})
+        assert status.available == {"a": 1, "b": 10, "codes": 2}
+        shown = [claim(4, code=number(1, 1)), claim(4, code=number(2, 1_000)), claim(5, code=number(2, 1_000))]
+        decided = await gate.decide(drop, 5, shown)
+        assert not isinstance(decided, Unarmed)
+        spent, foreign, own = decided.results
+        assert (spent, foreign) == (Refusal(Verdict.FCODE_SPENT), Refusal(Verdict.FCODE_INVALID))
+        assert isinstance(own, Grant)
+        assert await gate.release(drop.id, [(own.id, 5)], spent=[own.id]) == 5
         assert await gate.status(drop, 6) is UNARMED
         homes.add(await cluster.home(drop.id))
     assert homes == set(range(NODES))

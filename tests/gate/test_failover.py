@@ -137,7 +137,7 @@ async def test_a_sale_goes_on_over_a_failover(urls: embedded.Servers, pair: Repl
                 return bool((await pair.second.info("replication"))["role"] == "master")
 
             await until(promoted, "the replica is the primary")
-            assert await pair.second.exists(*keys.stripe(drop.id)[:3]) == 3
+            assert await pair.second.exists(*keys.stripe(drop.id)[:4]) == 4
             await until(lambda: sold_one(node, drop, 3), "the sale goes on")
         finally:
             os.kill(frozen, signal.SIGCONT)
@@ -197,7 +197,7 @@ async def test_a_primary_that_changes_back_and_forth_is_not_trusted(urls: embedd
 
         await until(follows, "the first follows the second")
         await pair.first.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
-        assert await pair.first.exists(*keys.stripe(drop.id)[:3]) == 3
+        assert await pair.first.exists(*keys.stripe(drop.id)[:4]) == 4
         assert await node.gate.decide(drop, 0, [claim(2)]) is UNARMED
         assert [type(o) for o in await node.ledger.reservations.commit(drop.id, [grant])] == [Committed]
         assert await node.reservations.reserve(drop.id, claim(2)) == Refusal(Verdict.SOLD_OUT)

@@ -1,6 +1,7 @@
 """500 buyers on 10 units: exactly 10 through the product, and far more through a gate that reads before it writes.
 
-The harness is the same for all; the naive gate shows that it can see an oversell.
+The same with 50 codes that ten members show each. The harness is the same for all; the naive gates show that it can
+see an oversell, and a code that is spent twice.
 """
 
 import asyncio
@@ -11,15 +12,16 @@ import pytest
 import redis.asyncio
 
 from flashsale import embedded
-from flashsale.domain import Drop, Grant, Refusal, Verdict
-from flashsale.gate import Gate, connect
+from flashsale.domain import Drop, Fcode, Grant, Refusal, Verdict
+from flashsale.gate import Decisions, Gate, Unarmed, connect
 from flashsale.ids import new_ids
 from flashsale.reservations import Held, Limits
-from tests.gate.support import plain_client
+from tests.gate.support import Told, armed, fcodes, number, plain_client
 from tests.support import TIMEOUT_S, NewDrop, Node, allocation, claim, make_node, unique
 
 BUYERS = 500
 UNITS = 10
+CODES = 50
 
 
 async def rush(press: Callable[[int], Awaitable[bool]]) -> int:
@@ -145,6 +147,59 @@ async def test_behind_a_naive_gate_the_ledger_sells_no_more_than_there_is(
     assert outcomes == {"Committed": UNITS, "SecondLock": BUYERS - UNITS}
     taken = await node.ledger.drops.taken([drop.id])
     assert taken == {(drop.id, "a"): UNITS}
+
+
+class NaiveCodes:
+    """Looks whether a code is spent, and in a second round trip notes that it is."""
+
+    def __init__(self, client: "redis.asyncio.Redis") -> None:
+        self._client = client
+        self._key = unique("naive-codes")
+        self._all_have_read = asyncio.Barrier(BUYERS)
+
+    async def open(self) -> None:
+        """No code is spent."""
+        await self._client.set(self._key, b"", px=60_000)
+
+    async def spend(self, serial: int) -> bool:
+        """Whether the code was not spent when it looked."""
+        spent = await self._client.getbit(self._key, serial)
+        await self._all_have_read.wait()
+        await self._client.setbit(self._key, serial, 1)
+        return spent == 0
+
+
+async def test_naive_codes_are_spent_ten_times_in_this_harness(crowd: "redis.asyncio.Redis") -> None:
+    """The negative control: everyone who shows a code is told yes."""
+    naive = NaiveCodes(crowd)
+    await naive.open()
+    assert await rush(lambda member: naive.spend(member % CODES)) == BUYERS
+
+
+@pytest.mark.parametrize("together", [1, 7, BUYERS])
+async def test_each_code_is_honoured_once(urls: embedded.Servers, gate: Gate, together: int) -> None:
+    """50 codes, each shown by ten members at once, through three clients, a call for each press and for many.
+
+    There are units for all presses: it is the codes that run out.
+    """
+    lane = allocation("codes", BUYERS, access=Fcode())
+    drop = await armed(gate, lane, allocation("all", BUYERS), told=Told([fcodes(1, count=CODES)]))
+    gates = [Gate(connect(urls.redis_url, timeout_s=TIMEOUT_S), timeout_s=TIMEOUT_S, new_ids=new_ids) for _ in range(3)]
+    presses = [claim(member, code=number(1, member % CODES)) for member in range(1, BUYERS + 1)]
+    calls = [presses[at : at + together] for at in range(0, BUYERS, together)]
+    try:
+        answers = await asyncio.gather(*(gates[n % 3].decide(drop, 0, call) for n, call in enumerate(calls)))
+    finally:
+        for each in gates:
+            await each.aclose()
+    results = [result for answer in answers if isinstance(answer, Decisions) for result in answer.results]
+    grants = [result for result in results if isinstance(result, Grant)]
+    assert sorted(grant.code for grant in grants if grant.code is not None) == [number(1, n) for n in range(CODES)]
+    assert len(grants) == len({grant.member for grant in grants}) == CODES
+    assert [r for r in results if r not in grants] == [Refusal(Verdict.FCODE_SPENT)] * (BUYERS - CODES)
+    status = await gate.status(drop, 0)
+    assert not isinstance(status, Unarmed)
+    assert status.available == {"codes": BUYERS - CODES, "all": BUYERS}
 
 
 async def test_more_calls_at_once_than_connections_wait_for_one(urls: embedded.Servers, node: Node) -> None:

@@ -3,10 +3,23 @@
 import pytest
 import redis.asyncio
 
-from flashsale.domain import Grant
-from flashsale.gate import STAGING_TTL_MS, Decisions, Gate, eligible_keys, keys
+from flashsale.domain import Fcode, Grant
+from flashsale.gate import STAGING_TTL_MS, Decisions, Gate, bound_keys, eligible_keys, keys
+from flashsale.gate.codes import batch_field
 from flashsale.gate.keys import LAYOUT
-from tests.gate.support import TTL_MS, arm, at_epoch, immortal_keys, listed, put_eligible
+from tests.gate.support import (
+    TTL_MS,
+    Told,
+    arm,
+    at_epoch,
+    entry,
+    fcodes,
+    immortal_keys,
+    listed,
+    number,
+    put_bound,
+    put_eligible,
+)
 from tests.support import NewDrop, Node, allocation, claim, make_drop, unique
 
 
@@ -31,35 +44,45 @@ async def test_every_step_of_a_rebuild_leaves_only_keys_that_end(gate: Gate, val
     assert await gate.take_lease(drop.id)
     await gate.keep_lease(drop.id)
     await gate.eligible_begin(drop.id)
+    await gate.bound_begin(drop.id)
     assert await gate.arm_begin(drop.id, drop.epoch) == "ok"
     left = await lifetimes(valkey, drop.id)
-    assert len(left) == 3
+    assert len(left) == 5
     assert all(0 < ms <= STAGING_TTL_MS for ms in left.values())
 
 
 async def test_a_staging_that_still_grows_does_not_end(gate: Gate, valkey: "redis.asyncio.Redis") -> None:
-    """Its time counts from the last part, so that a long copy is not lost because it is long."""
+    """Its time counts from the last part of either, so that a long copy is not lost because it is long."""
     drop = at_epoch(make_drop(), 1)
     await gate.arm_begin(drop.id, drop.epoch)
-    staging = keys.staging(drop.id, 0, "1")
-    assert await valkey.pexpire(staging, 5_000)
-    assert await gate.arm_chunk(drop.id, drop.epoch, ["7", "r\ta\t1\t1\t\t|1"])
-    assert 5_000 < await valkey.pttl(staging) <= STAGING_TTL_MS
+    stagings = [keys.staging(drop.id, 0, name) for name in ("1", "codes-1")]
+    for part in ("entries", "codes"):
+        for staging in stagings:
+            assert await valkey.pexpire(staging, 5_000)
+        if part == "entries":
+            assert await gate.arm_chunk(drop.id, drop.epoch, ["7", entry("r")])
+        else:
+            assert await gate.arm_codes(drop.id, drop.epoch, batch_field(fcodes()))
+        for staging in stagings:
+            assert 5_000 < await valkey.pttl(staging) <= STAGING_TTL_MS
 
 
 async def test_what_is_armed_lives_as_long_as_it_was_armed_for(gate: Gate, valkey: "redis.asyncio.Redis") -> None:
-    """Claims, releases and settles change nothing in that; the eligible set lives as long as the rest."""
-    drop = at_epoch(make_drop(listed(), per_member=3), 1)
+    """Claims, releases and settles change nothing in that; the lists of members live as long as the rest."""
+    drop = at_epoch(make_drop(listed(), allocation("codes", access=Fcode()), per_member=3), 1)
     await put_eligible(gate, drop, [1, 2, 3], ttl_ms=TTL_MS // 2)
-    assert await arm(gate, drop, ttl_ms=TTL_MS * 2) == "ok"
-    decided = await gate.decide(drop, 0, [claim(1), claim(2), claim(3), claim(1)])
+    await put_bound(gate, drop, 1, {0: 4}, ttl_ms=TTL_MS // 2)
+    assert await arm(gate, drop, ttl_ms=TTL_MS * 2, told=Told([fcodes(bound=True)])) == "ok"
+    asked = [claim(1), claim(2), claim(3), claim(1), claim(4, code=number(1, 0))]
+    decided = await gate.decide(drop, 0, asked)
     assert isinstance(decided, Decisions)
     grants = [result for result in decided.results if isinstance(result, Grant)]
-    assert len(grants) == 4
+    assert len(grants) == 5
     await gate.settle(drop.id, [(g.id, g.member) for g in grants[:2]])
     await gate.release(drop.id, [(g.id, g.member) for g in grants])
     left = await lifetimes(valkey, drop.id)
-    assert left.keys() == {"meta", "ent", "pend", *(key.partition("}:")[2] for key in eligible_keys(drop))}
+    lists = (*eligible_keys(drop), *bound_keys(drop.id, 0, [1]))
+    assert left.keys() == {"meta", "ent", "pend", "codes", *(key.partition("}:")[2] for key in lists)}
     assert all(TTL_MS < ms <= TTL_MS * 2 for ms in left.values())
 
 
@@ -67,8 +90,9 @@ async def test_a_rebuild_sets_the_time_anew(gate: Gate, valkey: "redis.asyncio.R
     """A window that was moved moves the end of the keys, in both directions."""
     drop = make_drop(listed())
     await put_eligible(gate, drop, [1])
+    await put_bound(gate, drop, 1, {0: 4})
     for epoch, ttl_ms in ((1, TTL_MS), (2, 10 * TTL_MS), (3, TTL_MS)):
-        assert await arm(gate, at_epoch(drop, epoch), ttl_ms=ttl_ms) == "ok"
+        assert await arm(gate, at_epoch(drop, epoch), ttl_ms=ttl_ms, told=Told([fcodes(bound=True)])) == "ok"
         assert all(ttl_ms - 30_000 < ms <= ttl_ms for ms in (await lifetimes(valkey, drop.id)).values())
 
 
@@ -80,5 +104,5 @@ async def test_a_drops_keys_outlive_its_last_window(
     drop = await new_drop(allocation("short", closes_in_s=30), allocation("long", closes_in_s=closes_in_s))
     await node.reservations.reserve(drop.id, claim(1))
     left = await lifetimes(valkey, drop.id)
-    assert left.keys() == {"meta", "ent", "pend"}
+    assert left.keys() == {"meta", "ent", "pend", "codes"}
     assert all((closes_in_s + 3_570) * 1_000 < ms <= (closes_in_s + 3_600) * 1_000 for ms in left.values())

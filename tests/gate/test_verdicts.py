@@ -9,10 +9,10 @@ from importlib.resources import files
 import msgspec
 import pytest
 
-from flashsale.domain import Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
+from flashsale.domain import Access, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
 from flashsale.gate import Decisions, Gate
-from tests.gate.model import closes_ms, opens_ms
-from tests.gate.support import arm, armed, at_epoch, entry, put_eligible
+from tests.gate.model_rules import closes_ms, opens_ms
+from tests.gate.support import Told, arm, armed, at_epoch, entry, fcodes, number, put_eligible
 from tests.support import allocation, claim, make_drop
 
 # The contract's order. "The same one again" is also what a key with another payload collides with.
@@ -20,9 +20,6 @@ PRECEDENCE = [
     *("again", "idempotency_mismatch", "not_found", "closed", "paused", "not_eligible", "not_open"),
     *("fcode_invalid", "fcode_spent", "member_limit", "sold_out", "held"),
 ]
-
-NOT_SAID_YET = {"fcode_spent"}
-"""No code can be spent before there are codes."""
 
 HOUR_S = 3_600
 FAR_S = 30 * 86_400
@@ -44,7 +41,7 @@ def test_the_script_says_the_words_in_its_header_and_ranks_them_in_its_code_in_t
     header = "\n".join(line for line in source.splitlines() if line.startswith("--"))
     said = [word for word in re.findall(r'"(\w+)"', header) if word in PRECEDENCE]
     ranked = re.findall(r"(\w+) = (\d+)", source.split("RANK = {")[1].split("}")[0])
-    assert said == [word for word in PRECEDENCE if word not in NOT_SAID_YET]
+    assert said == PRECEDENCE
     assert [word for word, _ in sorted(ranked, key=lambda pair: int(pair[1]))] == said[3:-1]
 
 
@@ -64,20 +61,31 @@ async def ask(gate: Gate, drop: Drop, *claims: Claim) -> list[str]:
 
 # Each reason in the order of precedence. Which of the ways in which it can hold does not matter to the answer.
 REASONS = ["again", "idempotency_mismatch", "not_found", "closed", "over", "paused", "not_eligible", "not_listed"]
-REASONS += ["not_open", "fcode_invalid", "member_limit", "sold_out"]
+REASONS += ["not_open", "fcode_invalid", "fcode_spent", "member_limit", "sold_out"]
 WORDS = {"over": "closed", "not_listed": "not_eligible"}
 EXCLUSIVE = [{"again", "idempotency_mismatch"}, {"not_eligible", "not_listed"}]
+EXCLUSIVE += [{"not_eligible", "fcode_spent"}, {"not_listed", "fcode_spent"}]
 """A key is used with the same payload or with another; an allocation has one access rule."""
 
 MEMBER = 1_007
+CODE = number(7, 3)
+SPENT = Told([fcodes(7, "a")], spent=[CODE])
+REVOKED = Told([fcodes(7, "a")], spent=[CODE], revoked=[CODE])
 
 
-def situation(reasons: Iterable[str]) -> tuple[Drop, dict[int, list[str]], Claim]:
-    """A drop, what the member has in it, and a claim, for which exactly these reasons hold."""
+def access_for(reasons: Iterable[str]) -> Access:
+    """A rule that the member does not fulfil, or one for codes where one is spent; else none."""
+    if "fcode_spent" in reasons:
+        return Fcode()
+    return Tier(2) if "not_eligible" in reasons else Everyone()  # the claim comes with tier 1
+
+
+def situation(reasons: Iterable[str]) -> tuple[Drop, dict[int, list[str]], Claim, Told]:
+    """A drop, what the member has in it, a claim and what is known of codes, for which exactly these reasons hold."""
     wanted = allocation(
         "a",
         0 if "sold_out" in reasons else 5,
-        access=Tier(2) if "not_eligible" in reasons else Everyone(),  # the claim comes with tier 1
+        access=access_for(reasons),
         opens_in_s=HOUR_S if "not_open" in reasons else -FAR_S,
         closes_in_s=-HOUR_S if "over" in reasons else FAR_S,
     )
@@ -88,7 +96,7 @@ def situation(reasons: Iterable[str]) -> tuple[Drop, dict[int, list[str]], Claim
         "ghost" if "not_found" in reasons else "a",
         key="k",
         tier=1,
-        fcode="fcode_invalid" in reasons,
+        code=CODE if {"fcode_invalid", "fcode_spent"} & set(reasons) else None,
     )
     mine = []
     if "again" in reasons:
@@ -99,14 +107,14 @@ def situation(reasons: Iterable[str]) -> tuple[Drop, dict[int, list[str]], Claim
         mine.append(entry("r3", "b", 9, slot=2, key="other"))
     drop = make_drop(wanted, allocation("b"), per_member=9)
     drop = at_epoch(drop, 1, paused="paused" in reasons, closed="closed" in reasons)
-    return drop, {MEMBER: mine} if mine else {}, asked
+    return drop, {MEMBER: mine} if mine else {}, asked, REVOKED if "fcode_invalid" in reasons else SPENT
 
 
 async def answer_to(gate: Gate, reasons: Iterable[str]) -> str:
     """What the gate says when these reasons hold."""
-    drop, entries, asked = situation(reasons)
+    drop, entries, asked, told = situation(reasons)
     await put_eligible(gate, drop, [MEMBER - 1, MEMBER + 1])
-    assert await arm(gate, drop, entries=entries) == "ok"
+    assert await arm(gate, drop, entries=entries, told=told) == "ok"
     (answer,) = await ask(gate, drop, asked)
     return answer
 
@@ -233,7 +241,7 @@ async def test_a_code_for_a_drop_without_lanes_for_codes(gate: Gate, change: dic
     """There is nothing it could open, and what holds for the whole drop comes first."""
     drop = at_epoch(make_drop(allocation()), 1, **change)
     assert await arm(gate, drop) == "ok"
-    assert await ask(gate, drop, claim(1, fcode=True)) == [expected]
+    assert await ask(gate, drop, claim(1, code=number(7, 0))) == [expected]
 
 
 async def test_a_lane_for_codes_gives_nothing_without_one(gate: Gate) -> None:

@@ -1,30 +1,49 @@
 #!lua
 -- decide: a verdict for each request, and a unit for each that gets one.
--- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4..] elig, one per points rule of the drop
+-- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes  KEYS[5..] elig, one per points rule of the drop, then bound,
+-- one per batch of ARGV[4]
 -- ARGV[1] least epoch the caller knows of
--- ARGV[2] requests, MessagePack [[id, member, allocation|"", quantity, key|"", payload, tier, fcode 0|1]...]
--- ARGV[3] settled grants, MessagePack [["id|member"]...]: taken out of pend
+-- ARGV[2] requests, MessagePack [[id, member, allocation|"", quantity, key|"", payload, tier, code, high, low]...]: the
+--   last three only with an F-code, its number and the member's upper and lower 32 bits
+-- ARGV[3] settled grants, MessagePack ["id|member"...]: taken out of pend
+-- ARGV[4] MessagePack [batch...]: those of the requests' codes
 -- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a result being
 --   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
---   | ["not_open", opens ms] | "fcode_invalid" | "member_limit" | "sold_out" | ["held", allocation, slot]
+--   | ["not_open", opens ms] | "fcode_invalid" | "fcode_spent" | "member_limit" | "sold_out"
+--   | ["held", allocation, slot]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local raw, meta = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #raw, 2 do meta[raw[i]] = raw[i + 1] end
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if meta.replid ~= replid or tonumber(meta.epoch) < tonumber(ARGV[1])
-  or redis.call('HEXISTS', KEYS[2], '#') == 0 or not redis.call('ZSCORE', KEYS[3], '#') then return {'unarmed'} end
-local allocs, order, sets = {}, cmsgpack.unpack(meta.order), {}
+if meta.replid ~= replid or tonumber(meta.epoch) < tonumber(ARGV[1]) or redis.call('HEXISTS', KEYS[2], '#') == 0
+  or not redis.call('ZSCORE', KEYS[3], '#') or redis.call('HEXISTS', KEYS[4], '#') == 0 then return {'unarmed'} end
+local allocs, order, sets, named = {}, cmsgpack.unpack(meta.order), {}, cmsgpack.unpack(ARGV[4])
 for i, id in ipairs(order) do
   local opens, closes, kind, arg = unpack(cmsgpack.unpack(meta['a:' .. id]))
   allocs[i] = {id = id, opens = opens, closes = closes, kind = kind, arg = arg, left = tonumber(meta['n:' .. id])}
   allocs[id] = allocs[i]
 end
-for i = 4, #KEYS do
+for i = 5, #KEYS - #named do
   if redis.call('HEXISTS', KEYS[i], '#') == 0 then return {'unarmed'} end
   sets[KEYS[i]] = true
 end
 for i = 1, #order do if allocs[i].kind == 'points' and not sets[allocs[i].arg] then return {'unarmed'} end end
+local batches = {}
+for i, batch in ipairs(named) do
+  local facts = redis.call('HGET', KEYS[4], 'b:' .. batch)
+  if facts then
+    local allocation, expires, revoked, count, bound = unpack(cmsgpack.unpack(facts))
+    local over = revoked == 1 or expires > 0 and now >= expires
+    batches[batch] = {id = batch, allocation = allocation, count = count, over = over}
+    if bound == 1 and not over then -- of a batch that is over, nobody needs to know whose its codes are
+      local key = KEYS[#KEYS - #named + i]
+      local n = redis.call('HGET', key, '#')
+      if not n or redis.call('HLEN', key) ~= n + 1 then return {'unarmed'} end
+      batches[batch].owners, batches[batch].lists = key, {}
+    end
+  end
+end
 local requests, limit, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), {}
 for i, r in ipairs(requests) do members[i] = r[2] end
 local entries = {}
@@ -32,9 +51,12 @@ for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
   local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
   for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
 end
-local out, grants, taken = {'ok', tonumber(meta.epoch), now}, {}, {}
+local out, grants, taken, bitmaps, spent = {'ok', tonumber(meta.epoch), now}, {}, {}, {}, {}
 local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
-local RANK = {closed = 1, paused = 2, not_eligible = 3, not_open = 4, fcode_invalid = 5, member_limit = 6, sold_out = 7}
+local RANK = {
+  closed = 1, paused = 2, not_eligible = 3, not_open = 4, fcode_invalid = 5, fcode_spent = 6, member_limit = 7,
+  sold_out = 8,
+}
 
 local function eligible(a, r)
   if a.kind == 'tier' then return r[7] >= a.arg end
@@ -51,21 +73,63 @@ local function eligible(a, r)
   return false
 end
 
+local function batch_of(r) -- and the code's serial: its last 22 bits
+  return r[8] and batches[math.floor(r[8] / 4194304)], r[8] and r[8] % 4194304
+end
+
+local function bits_at(kind, batch, serial) -- a field, its bitmap, and there the place of the serial's byte and bit
+  local field = kind .. batch.id .. ':' .. math.floor(serial / 1000)
+  bitmaps[field] = bitmaps[field] or redis.call('HGET', KEYS[4], field) or ''
+  return field, bitmaps[field], math.floor(serial % 1000 / 8) + 1, bit.lshift(1, serial % 8)
+end
+
+local function is_set(kind, batch, serial)
+  local _, set, at, mask = bits_at(kind, batch, serial)
+  return bit.band(string.byte(set, at) or 0, mask) ~= 0
+end
+
+local function spend(batch, serial)
+  local field, set, at, mask = bits_at('s:', batch, serial)
+  set = set .. string.rep('\0', at - #set)
+  local byte = string.char(bit.bor(string.byte(set, at), mask))
+  bitmaps[field] = string.sub(set, 1, at - 1) .. byte .. string.sub(set, at + 1)
+  spent[field] = true
+end
+
+local function belongs(batch, serial, r)
+  if not batch.owners then return true end
+  local thousand, at, lists = math.floor(serial / 1000), serial % 1000 * 8, batch.lists
+  lists[thousand] = lists[thousand] or redis.call('HGET', batch.owners, thousand) or ''
+  if #lists[thousand] < at + 8 then return false end
+  local high, low = struct.unpack('>I4I4', lists[thousand], at + 1) -- one number could not hold 63 bits
+  return high == r[9] and low == r[10]
+end
+
+local function refused(a, r) -- the code, or that there is none
+  if (a.kind == 'fcode') ~= (r[8] ~= nil) then return 'fcode_invalid' end
+  if not r[8] then return nil end
+  local batch, serial = batch_of(r)
+  if not batch or batch.allocation ~= a.id or batch.over or serial >= batch.count or r[4] ~= 1
+    or is_set('r:', batch, serial) or not belongs(batch, serial, r) then return 'fcode_invalid' end
+  if is_set('s:', batch, serial) then return 'fcode_spent' end
+end
+
 local function judge(a, r, used)
   if meta.closed == '1' or now >= a.closes then return 'closed' end
   if meta.paused == '1' then return 'paused' end
   if not eligible(a, r) then return 'not_eligible' end
   if now < a.opens then return 'not_open' end
-  if a.kind == 'fcode' or r[8] == 1 then return 'fcode_invalid' end
+  local why = refused(a, r)
+  if why then return why end
   if used + r[4] > limit then return 'member_limit' end
   if a.left < r[4] then return 'sold_out' end
 end
 
 for i, r in ipairs(requests) do
-  local id, member, wanted, quantity, key, payload = unpack(r)
+  local id, member, wanted, quantity, key, payload, _, code = unpack(r)
   local used, slots, result = 0, {}, nil
   for line in string.gmatch(entries[member] or '', '[^\n]+') do
-    local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.*)$')
+    local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.-)\t')
     used, slots[tonumber(eslot)] = used + eq, true
     if key ~= '' and ekey == key and epayload ~= payload then result = 'idempotency_mismatch'
     elseif ekey == key and key ~= ''
@@ -74,12 +138,13 @@ for i, r in ipairs(requests) do
       result = {'again', line, pending and 1 or 0}
     end
   end
-  local found, best = nil, 99
-  local first, last = 1, #order
-  if wanted ~= '' then first, last = 1, allocs[wanted] and 1 or 0 end
-  for k = first, result and 0 or last do
-    local a = wanted ~= '' and allocs[wanted] or allocs[k]
-    if wanted ~= '' or (a.kind == 'fcode') == (r[8] == 1) then
+  local batch, serial = batch_of(r)
+  local only = wanted ~= '' and wanted or batch and batch.allocation -- a code without an allocation: its own
+  local found, best, last = nil, 99, #order
+  if only or code then last = allocs[only] and 1 or 0 end
+  for k = 1, result and 0 or last do
+    local a = allocs[only or k]
+    if only or a.kind ~= 'fcode' then
       local why = judge(a, r, used)
       if not why then found = a break end
       if RANK[why] < best then best, result = RANK[why], why == 'not_open' and {why, a.opens} or why
@@ -91,15 +156,17 @@ for i, r in ipairs(requests) do
     while slots[slot] do slot = slot + 1 end
     found.left = found.left - quantity
     taken[found.id] = found.left
-    local line = table.concat({id, found.id, quantity, slot, key, payload}, '\t')
+    if code then spend(batch, serial) end
+    local line = table.concat({id, found.id, quantity, slot, key, payload, code or ''}, '\t')
     entries[member] = entries[member] and entries[member] .. '\n' .. line or line
     grants[id .. '|' .. member] = member
     result = {'held', found.id, slot}
   end
-  out[i + 3] = result or wanted == '' and r[8] == 1 and no_lane or 'not_found'
+  out[i + 3] = result or wanted == '' and code and no_lane or 'not_found'
 end
 
 for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
+for field in pairs(spent) do redis.call('HSET', KEYS[4], field, bitmaps[field]) end
 for grant, member in pairs(grants) do
   redis.call('HSET', KEYS[2], member, entries[member])
   redis.call('ZADD', KEYS[3], now, grant)

@@ -61,6 +61,8 @@ class State(StrEnum):
 
 
 LIVE: Final = frozenset({State.HELD, State.CONFIRMED})
+SPENDING: Final = LIVE | {State.RETURNED}
+"""An F-code is spent while a reservation in one of these states names it: a confirmed one spends it for good."""
 
 
 Currency = Annotated[str, whole("^[A-Z]{3}$", "ISO 4217 code.")]
@@ -139,24 +141,40 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
         return max((a.closes_at for a in self.allocations), default=self.created_at)
 
 
+class FcodeBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Codes minted together for one allocation: those with a serial from 0 to `count` - 1 exist.
+
+    Each is honoured until `expires_at` (None: as long as its allocation sells) unless it, or all of them, is revoked.
+    `bound`: each belongs to one member, who alone can spend it.
+    """
+
+    id: int
+    allocation: str
+    count: int
+    expires_at: datetime | None
+    revoked: bool
+    bound: bool
+
+
 class Claim(msgspec.Struct, frozen=True):
-    """What one press of the button asks for."""
+    """What one press of the button asks for; `code` is the number of the F-code it shows, which is known to be ours."""
 
     member: int
     allocation: str | None
     quantity: int
     key: str | None
     tier: int
-    fcode: bool = False
+    code: int | None = None
 
     @property
     def payload(self) -> str:
         """What the idempotency key stands for: two presses with one key must agree in this."""
-        return f"{self.allocation or ''}|{self.quantity}"
+        asked = f"{self.allocation or ''}|{self.quantity}"
+        return asked if self.code is None else f"{asked}|{self.code}"
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A unit set aside in the gate under `epoch`, not yet a reservation.
+    """A unit set aside in the gate under `epoch`, not yet a reservation; `code` is the F-code that it was given for.
 
     `again` tells that the gate had it already; `pending` that the gate has not yet seen it settled.
     """
@@ -172,6 +190,7 @@ class Grant(msgspec.Struct, frozen=True):
     stripe: int = 0
     again: bool = False
     pending: bool = True
+    code: int | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -198,6 +217,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """The order that it became when it was confirmed."""
     keeps_slot: bool = False
     """It was returned, and still counts under its member's limit."""
+    code: int | None = None
+    """The number of the F-code that it was given for."""
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -256,6 +277,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     quantity: int
     confirmed_as: str | None
     payment_id: str | None
+    fcode_batch: int | None
     detail: dict[str, Any]
 
 

@@ -109,13 +109,13 @@ class Operations:
         if not await self._ledger.drops.create(drop, actor=actor, detail=detail):
             raise Refused("conflict", f"The id {drop.id!r} is taken by another drop; choose another one.")
         log.info("ops.act", actor=actor, action="drop.create", subject=drop.id)
-        return await self._after(drop.id)
+        return await self.after(drop.id)
 
     async def rename(self, drop_id: str, title: str, *, actor: str) -> Drop:
         """Give the drop another title."""
         async with self._act(drop_id, actor, "drop.edit", drop_id, {"title": title}) as act:
             act.title = title
-        return await self._after(drop_id)
+        return await self.after(drop_id)
 
     async def add_allocation(self, drop_id: str, allocation: Allocation, *, actor: str) -> Drop:
         """One more allocation, also while the drop runs."""
@@ -127,7 +127,7 @@ class Operations:
                 raise Refused(
                     "conflict", f"Drop {drop_id!r} already has an allocation {allocation.id!r}; choose another id."
                 )
-        return await self._after(drop_id)
+        return await self.after(drop_id)
 
     async def change_allocation(
         self, drop_id: str, allocation_id: str, change: AllocationChange, *, actor: str
@@ -144,15 +144,18 @@ class Operations:
                 if (value := getattr(change, name)) is not msgspec.UNSET
             }
             new = {name: row[name] for name in ("quantity", "opens_at", "closes_at", "channel")} | wanted
-            if new["quantity"] < row["taken"]:
+            if new["quantity"] < row["taken"] + row["alive"]:
+                promised = (
+                    f", and {row['alive']} are set aside for F-codes that may still be spent" if row["alive"] else ""
+                )
                 raise Refused(
                     "conflict",
-                    f"{row['taken']} units are taken already; `quantity` cannot be less.",
+                    f"{row['taken']} units are taken already{promised}; `quantity` cannot be less.",
                     taken=row["taken"],
                 )
             check_window(allocation_id, new["opens_at"], new["closes_at"])
             await act.update_allocation(allocation_id, **new)
-        return await self._after(drop_id)
+        return await self.after(drop_id)
 
     async def switch(
         self, drop_id: str, act_name: Literal["pause", "resume", "close"], *, actor: str, reason: str | None = None
@@ -168,7 +171,7 @@ class Operations:
                     act.paused = False
                 case "close":
                     act.closed = True
-        return await self._after(drop_id)
+        return await self.after(drop_id)
 
     async def take_back(
         self, reservation_id: str, *, restock: bool, to: str | None, reason: str, actor: str
@@ -189,7 +192,7 @@ class Operations:
             case Returned(outcome="returned", reservation=Reservation() as taken_back):
                 log.info("ops.act", actor=actor, action="reservation.return", subject=taken_back.id)
                 if found.bumped:
-                    await self._after(taken_back.drop)
+                    await self.after(taken_back.drop)
                 await self._tell_gate(taken_back)
                 return taken_back
             case Returned(outcome="again", reservation=Reservation() as taken_back):
@@ -205,7 +208,7 @@ class Operations:
         """The gate has the unit back at once; when it cannot be told, the outbox does it within seconds."""
         try:
             keep = [ended.id] if ended.keeps_slot else []
-            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)], keep=keep)
+            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)], keep=keep, spent=[ended.id])
             if not isinstance(epoch, Unarmed):
                 await self._ledger.reservations.mark_released(ended.drop, [ended.id], epoch)
         except Unavailable:
@@ -259,8 +262,8 @@ class Operations:
             yield act
         log.info("ops.act", actor=actor, action=action, subject=subject)
 
-    async def _after(self, drop_id: str) -> Drop:
-        """The act is committed. Rebuild the gate now, so that the next shopper need not wait for it."""
+    async def after(self, drop_id: str) -> Drop:
+        """An act is committed. Rebuild the gate now, so that the next shopper need not wait for it."""
         try:
             async with asyncio.timeout(REARM_WAIT_S):
                 await self._arm(drop_id)

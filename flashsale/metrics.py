@@ -28,6 +28,10 @@ orders_tries_max = Gauge(
     "flashsale_orders_tries_max", "Most tries that one of them has had.", multiprocess_mode="mostrecent"
 )
 orders_dead = Gauge("flashsale_orders_dead", "Orders given up until they are replayed.", multiprocess_mode="mostrecent")
+fcode_failures = Counter("flashsale_fcode_failures", "F-codes that were not honoured, by kind.", ["kind"])
+fcode_guessing = Gauge(
+    "flashsale_fcode_failures_per_minute", "Failed F-codes of everybody, as one process knows.", multiprocess_mode="max"
+)
 rebuilds = Counter("flashsale_gate_rebuilds", "Rebuilds of a drop's gate, by how they ended.", ["drop", "result"])
 second_lock = Counter(
     "flashsale_second_lock_refusals", "Grants of the gate that the ledger refused.", ["drop", "verdict"]

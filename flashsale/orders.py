@@ -59,6 +59,7 @@ class _Sold(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     member: int
     quantity: int
     price: Money
+    fcode_batch: str | None = None
     payment_id: str | None = None
     confirmed_at: datetime
 
@@ -113,7 +114,13 @@ def _data(o: Order) -> _Sold | _TakenBack | _RefundDue:
     }
     match o.event:
         case Event.CONFIRMED:
-            return _Sold(**of, price=o.money, payment_id=o.payment_id, confirmed_at=o.created_at)  # type: ignore[arg-type]
+            return _Sold(
+                **of,  # type: ignore[arg-type]
+                price=o.money,
+                fcode_batch=None if o.fcode_batch is None else str(o.fcode_batch),
+                payment_id=o.payment_id,
+                confirmed_at=o.created_at,
+            )
         case Event.RETURNED:
             return _TakenBack(
                 **of,  # type: ignore[arg-type]

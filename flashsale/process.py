@@ -13,7 +13,8 @@ from flashsale.settings import Settings
 
 RUN_FILE: Final = "run.json"
 SECRET_FILE: Final = "jwt_secret"  # noqa: S105 -- a file's name
-"""Both in the data directory, written by `flashsale up`: what runs where, and the secret that it made."""
+FCODE_KEYS_FILE: Final = "fcode_keys"
+"""All in the data directory, written by `flashsale up`: what runs where, and the secrets that it made."""
 RETRY_BASE_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 STEADY_S: Final = 10.0

@@ -34,10 +34,11 @@ import structlog
 
 from flashsale import metrics
 from flashsale.catalog import Catalog
-from flashsale.domain import LIVE, Drop, Points
+from flashsale.domain import LIVE, Drop, Points, State
 from flashsale.errors import Unavailable
 from flashsale.gate import Gate, Unarmed
-from flashsale.ledger import Ended, Ledger
+from flashsale.gate.codes import Field, batch_field, bit_fields, bound_fields
+from flashsale.ledger import ArmState, Ended, Ledger
 
 PENDING_MAX_MS: Final = 3_000
 BATCH_MAX: Final = 1_000
@@ -136,6 +137,7 @@ class Arming:
             if drop is None:
                 return False
             await self._bring_eligible(drop)
+            await self._bring_bound(drop)
             epoch = await self._ledger.drops.bump(drop.id)
             if epoch is None:
                 return False
@@ -168,7 +170,18 @@ class Arming:
             finally:
                 if sent is not None:
                     await asyncio.gather(sent, return_exceptions=True)
-            return await self._gate.arm_finish(state.drop, members, state.free, ttl_ms=self._ttl_ms(state.drop))
+            codes = _code_fields(state)
+            if codes and not await self._gate.arm_codes(drop_id, epoch, codes):
+                return "lost"
+            bound = [b.id for b in state.batches if b.bound]
+            return await self._gate.arm_finish(
+                state.drop,
+                members,
+                state.free,
+                codes=len(codes) // 2,
+                bound=bound,
+                ttl_ms=self._ttl_ms(state.drop),
+            )
 
     async def _bring_eligible(self, drop: Drop) -> None:
         """Copy the eligible sets that the drop's rules name and the gate does not have."""
@@ -185,6 +198,20 @@ class Arming:
             await self._gate.eligible_finish(
                 drop.id, name, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop)
             )  # when it was lost half-way, arm_finish notices, and the rebuild is tried again
+
+    async def _bring_bound(self, drop: Drop) -> None:
+        """Copy to whom the codes of bound batches belong, where the gate does not know it. It never changes."""
+        for batch in await self._ledger.fcodes.of_drop(drop.id):
+            if not batch.bound or await self._gate.has_bound(drop.id, batch.id):
+                continue
+            staging, fields, after = await self._gate.bound_begin(drop.id), 0, -1
+            while owners := await self._ledger.fcodes.bound(batch.id, after):
+                after = owners[-1].serial
+                part = bound_fields((o.serial, o.member) for o in owners)
+                fields += len(part) // 2
+                if not await self._gate.bound_chunk(staging, part):
+                    break
+            await self._gate.bound_finish(drop.id, batch.id, staging, fields=fields, ttl_ms=self._ttl_ms(drop))
 
     def _ttl_ms(self, drop: Drop) -> int:
         left_s = max(0.0, drop.ends_at.timestamp() - time.time())
@@ -259,7 +286,12 @@ class Reconciler:
         ended = await self._ledger.reservations.outbox(drop_id, BATCH_MAX)
         if not ended:
             return
-        epoch = await self._gate.release(drop_id, _pairs(ended), keep={e.id for e in ended if e.keeps_slot})
+        epoch = await self._gate.release(
+            drop_id,
+            _pairs(ended),
+            keep={e.id for e in ended if e.keeps_slot},
+            spent={e.id for e in ended if e.returned},
+        )
         if not isinstance(epoch, Unarmed):
             done = await self._ledger.reservations.mark_released(drop_id, [e.id for e in ended], epoch)
             report.returned += done
@@ -277,10 +309,18 @@ class Reconciler:
             await self._gate.settle(drop_id, [(s.id, s.member) for s in live])
         if dead:
             keep = {s.id for s in dead if s.keeps_slot}
-            await self._gate.release(drop_id, [(s.id, s.member) for s in dead], keep=keep)
+            spent = {s.id for s in dead if s.state is State.RETURNED}
+            await self._gate.release(drop_id, [(s.id, s.member) for s in dead], keep=keep, spent=spent)
         report.settled += len(live)
         report.voided += len(dead)
         metrics.repaired.labels("voided").inc(len(dead))
+
+
+def _code_fields(state: ArmState) -> list[Field]:
+    fields: list[Field] = []
+    for batch in state.batches:
+        fields += batch_field(batch)
+    return [*fields, *bit_fields("s", state.spent), *bit_fields("r", state.revoked)]
 
 
 def _pairs(ended: Iterable[Ended]) -> list[tuple[str, int]]:

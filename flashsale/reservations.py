@@ -178,7 +178,8 @@ class Reservations:
                         lanes.settled.append(grant)
                 else:  # our grant was never committed, or has ended since: the gate must have its unit back
                     keep = [grant.id] if found.id == grant.id and found.keeps_slot else []
-                    await self._gate.release(drop_id, [(grant.id, grant.member)], keep=keep)
+                    spent = [grant.id] if found.id == grant.id and found.state is State.RETURNED else []
+                    await self._gate.release(drop_id, [(grant.id, grant.member)], keep=keep, spent=spent)
                 same_key = claim.key is not None and found.key == claim.key
                 if found.state is State.VOID or not (found.state in LIVE or same_key):
                     return None

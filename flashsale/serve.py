@@ -154,6 +154,7 @@ def raise_files_limit() -> None:
 def serve(settings: Settings) -> int:
     """Serve until stopped by a signal; the exit code. `SetupError` before anything starts, if it cannot."""
     require_stores(settings)
+    _ = settings.fcode_ring  # read once, so that what is wrong with it is said before anything starts
     if settings.jwt_secret is not None:
         check_secret(settings.jwt_secret)
     elif settings.jwks is None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fcodes import BadKeys, Keys
 from flashsale.errors import SetupError
 
 PREFIX = "FLASHSALE_"
@@ -74,6 +75,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _is("Seconds before each further try of an order, growing; after the last it is `dead` until it is replayed."),
     ] = "5,60,300,1800,7200,18000,36000,50400,72000,86400"
     queue_log_kept_s: Annotated[Positive, _is("How long the queue's log of finished jobs is kept, seconds.")] = 86_400
+    fcode_keys: Annotated[
+        str | None,
+        _is(
+            "Key ring of the F-codes, of what `fcodes keygen` prints: `0:fck1_…,1:fck1_…`. Unset: `flashsale up` "
+            "makes one, elsewhere codes are refused."
+        ),
+    ] = None
+    fcode_tries_member_max: Annotated[Positive, _is("Failed F-codes of one member a minute; beyond it 429.")] = 5
+    fcode_tries_address_max: Annotated[
+        Positive, _is("Failed F-codes from one address a minute; beyond it 429, but genuine codes pass.")
+    ] = 20
+    fcode_alert_max: Annotated[Positive, _is("Failed F-codes of everybody a minute; beyond it a line in the log.")] = (
+        1_000
+    )
+    fcodes_body_max_bytes: Annotated[
+        Positive, _is("Largest CSV of members to bind codes to, bytes; beyond it 413.")
+    ] = 268_435_456
     gate_ttl_after_close_s: Annotated[Positive, _is("How long a drop's keys outlive its last window, seconds.")] = (
         86_400
     )
@@ -81,6 +99,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
     ] = 15.0
     log_format: Annotated[Literal["json", "console"], _is("Log lines as JSON or for a terminal.")] = "json"
+
+    @property
+    def fcode_ring(self) -> Keys | None:
+        """`fcode_keys`, read; None when there are none, `SetupError` when they cannot be read."""
+        if self.fcode_keys is None:
+            return None
+        try:
+            return Keys.parse(self.fcode_keys)
+        except BadKeys as fault:
+            raise SetupError(f"FLASHSALE_FCODE_KEYS is wrong. {fault}") from None
 
     @property
     def retry_delays_s(self) -> tuple[float, ...]:

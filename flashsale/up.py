@@ -15,14 +15,15 @@ import aiohttp
 import msgspec
 
 from flashsale import demo, embedded
-from flashsale.embedded.places import kept_password
+from flashsale.embedded.places import kept_fcode_key, kept_password
 from flashsale.errors import SetupError
 from flashsale.ledger.migrate import migrate
-from flashsale.process import RUN_FILE, SECRET_FILE, kept_secret, url_of
+from flashsale.process import FCODE_KEYS_FILE, RUN_FILE, SECRET_FILE, kept_secret, url_of
 from flashsale.serve import CLEANUP_S, METRICS_VARIABLE, check_secret, listen
 from flashsale.settings import PREFIX, Settings
 from flashsale.supervise import Event, Program
 from flashsale.web.auth import mint
+from flashsale.worker import endpoint_of
 
 METRICS_FOLDER: Final = "metrics"
 READY_TIMEOUT_S: Final = 30.0
@@ -89,6 +90,7 @@ def _check_first(settings: Settings, say: Say) -> tuple[Path, int]:
     """What can be known before anything starts: the data directory and the port. `SetupError` otherwise."""
     if settings.jwt_secret is not None:
         check_secret(settings.jwt_secret)
+    _ = settings.fcode_ring, endpoint_of(settings)  # read once: what is wrong is said before anything starts
     with embedded.lock_data_dir(Path(settings.data_dir)) as held:
         secret = None if settings.jwt_secret is not None else kept_secret(held)
         if secret is not None:
@@ -191,6 +193,7 @@ async def running(settings: Settings, options: Options, say: Say) -> AsyncIterat
             )
         )
         secret = settings.jwt_secret or kept_password(data_dir / SECRET_FILE)
+        fcode_keys = settings.fcode_keys or kept_fcode_key(data_dir / FCODE_KEYS_FILE)
         await migrate(servers.database_url)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
@@ -204,6 +207,7 @@ async def running(settings: Settings, options: Options, say: Say) -> AsyncIterat
             database_url=servers.database_url,
             data_dir=data_dir,
             jwt_secret=secret,
+            fcode_keys=fcode_keys,
             port=port,
         )
         logs = data_dir if options.log_files else None

@@ -123,10 +123,10 @@ def claim(
     key: str | None = None,
     quantity: int = 1,
     tier: int = 0,
-    fcode: bool = False,
+    code: int | None = None,
 ) -> Claim:
     """One press of the button."""
-    return Claim(member, name, quantity, key, tier, fcode)
+    return Claim(member, name, quantity, key, tier, code)
 
 
 def make_drop(

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from fcodes import KEY_BYTES, new_master
 from flashsale.errors import SetupError
 from flashsale.supervise import Account
 
@@ -128,6 +129,13 @@ def kept_password(path: Path, account: Account | None = None) -> str:
     """The password kept in `path`; made at random the first time."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24), account)
+    return path.read_text().strip()
+
+
+def kept_fcode_key(path: Path) -> str:
+    """The key of the F-codes kept in `path`; made at random the first time."""
+    if not path.exists():
+        write_private(path, new_master(secrets.token_bytes(KEY_BYTES)))
     return path.read_text().strip()
 
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
+from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import PASSING, Pool, open_pool, passing_faults
@@ -31,22 +32,29 @@ __all__ = [
     "Act",
     "ArmState",
     "AuditLine",
+    "Batch",
+    "Bound",
     "Commit",
     "Committed",
     "Confirmed",
+    "Counts",
     "DropStore",
     "Ended",
     "Epoch",
     "Existing",
+    "FcodeStore",
     "Health",
     "Later",
     "Ledger",
     "ListedOrder",
+    "NewBatch",
     "OrderStore",
+    "OwnCode",
     "PointsStore",
     "ReservationStore",
     "Returned",
     "SecondLock",
+    "Spent",
     "Stale",
     "Standing",
     "Tried",
@@ -56,7 +64,7 @@ __all__ = [
 ]
 
 CLOSE_MAX_S: Final = 5.0
-SCHEMA_VERSION: Final = "20260103000000"
+SCHEMA_VERSION: Final = "20260104000000"
 
 
 class Ledger:
@@ -71,6 +79,7 @@ class Ledger:
         self.drops = DropStore(pool, reading)
         self.reservations = ReservationStore(pool, reading)
         self.orders = OrderStore(pool, reading)
+        self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
 
     @classmethod

@@ -1,14 +1,15 @@
 """Drops in the ledger: reading them, and operator acts, each in one transaction with its epoch and its audit line."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from flashsale.domain import Allocation, Drop
+from flashsale.domain import Allocation, Drop, FcodeBatch
+from flashsale.ledger import fcodes
 from flashsale.ledger.pool import Executor, Pool, passing_faults
 from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
@@ -50,10 +51,16 @@ class Units(msgspec.Struct, frozen=True):
 
 
 class ArmState(msgspec.Struct, frozen=True):
-    """What a rebuild copies: the drop as it is at its epoch, and what each allocation has left."""
+    """What a rebuild copies: the drop as it is at its epoch, what each allocation has left, and its F-codes.
+
+    `spent` and `revoked` are numbers of codes.
+    """
 
     drop: Drop
     free: dict[str, int]
+    batches: list[FcodeBatch]
+    spent: list[int]
+    revoked: list[int]
 
 
 class Act:
@@ -71,7 +78,7 @@ class Act:
         return await _insert_allocation(self._connection, self.drop_id, allocation)
 
     async def lock_allocation(self, allocation_id: str) -> Any:  # noqa: ANN401 -- asyncpg's Record is untyped
-        """The allocation's row (quantity, taken, opens_at, closes_at, channel), locked; None when there is none."""
+        """The row (quantity, taken, opens_at, closes_at, channel, kind, alive), locked; None when there is none."""
         return await self._connection.fetchrow(sql("allocation_lock"), self.drop_id, allocation_id)
 
     async def update_allocation(
@@ -81,6 +88,23 @@ class Act:
         await self._connection.execute(
             sql("allocation_update"), self.drop_id, allocation_id, quantity, opens_at, closes_at, channel
         )
+
+    async def next_batch(self) -> int:
+        """The number of a new batch of F-codes."""
+        return await fcodes.next_batch(self._connection)
+
+    async def mint(self, new: fcodes.NewBatch) -> fcodes.Batch:
+        """Write a batch for an allocation that `lock_allocation` has locked and found to have the units."""
+        return await fcodes.insert_batch(self._connection, self.drop_id, new)
+
+    async def revoke(self, batch: int, serials: Sequence[int] | None) -> None:
+        """Honour these codes of a batch, or all of it, no more."""
+        await fcodes.revoke(self._connection, batch, serials)
+
+    async def move_units(self, from_allocation: str, to_allocation: str, count: int) -> None:
+        """Let so many free units change their allocation; both are locked."""
+        await self._connection.execute(sql("allocation_resize"), self.drop_id, from_allocation, -count)
+        await self._connection.execute(sql("allocation_resize"), self.drop_id, to_allocation, count)
 
 
 async def _insert_allocation(connection: Executor, drop_id: str, a: Allocation) -> bool:
@@ -204,6 +228,40 @@ class DropStore:
             await connection.execute(sql("drop_update"), drop_id, act.title, act.paused, act.closed)
             await _audit(connection, actor, action, subject, detail)
 
+    @asynccontextmanager
+    async def act_after_binding(
+        self,
+        drop_id: str,
+        rows: AsyncIterator[bytes],
+        *,
+        actor: str,
+        action: str,
+        subject: str,
+        detail: object,
+        max_s: float,
+    ) -> AsyncIterator[tuple[Act, int, int] | None]:
+        """An act that begins with storing to whom the codes of a new batch belong (CSV `serial,member,note`).
+
+        Yields the act, the batch's number and how many codes it has. The drop is locked only when they are all stored.
+        """
+        async with passing_faults(max_s), self._reading.acquire() as connection, connection.transaction():
+            await connection.execute(sql("points_long_work"), f"{int(max_s)}s")
+            batch = await fcodes.next_batch(connection)
+            count = await fcodes.bind(connection, batch, rows, timeout_s=max_s)
+            row = await connection.fetchrow(sql("drop_lock"), drop_id)
+            if row is None:
+                yield None
+                return
+            act = Act(connection, row)
+            yield act, batch, count
+            await connection.execute(sql("drop_update"), drop_id, act.title, act.paused, act.closed)
+            await _audit(connection, actor, action, subject, detail)
+
+    async def note(self, *, actor: str, action: str, subject: str, detail: object) -> None:
+        """A line of the audit log for an act that changes nothing here."""
+        async with passing_faults(), self._pool.acquire() as connection:
+            await _audit(connection, actor, action, subject, detail)
+
     async def bump(self, drop_id: str) -> int | None:
         """A new epoch, committed before anything is read for a rebuild; None for an unknown drop."""
         async with passing_faults():
@@ -233,7 +291,8 @@ class DropStore:
                 r["id"]: int(r["free"])
                 for r in await connection.fetch(sql("allocation_free"), drop_id, timeout=ARMING_MAX_S)
             }
-            yield ArmState(drop, free), self._entries(connection, drop)
+            codes = await fcodes.for_arming(connection, drop_id)
+            yield ArmState(drop, free, *codes), self._entries(connection, drop)
 
     @staticmethod
     async def _entries(connection: Executor, drop: Drop) -> AsyncIterator[list[str]]:

@@ -50,6 +50,8 @@ class Ended(msgspec.Struct, frozen=True):
     member: int
     keeps_slot: bool = False
     """It was returned, and still counts under its member's limit."""
+    returned: bool = False
+    """It was returned: an F-code that it was given for stays spent."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -81,7 +83,7 @@ class ReservationStore:
             [g.slot for g in grants],
             [g.key for g in grants],
             [g.payload for g in grants],
-            [None] * len(grants),
+            [g.code for g in grants],
             [g.epoch for g in grants],
             [g.stripe for g in grants],
             [g.stripe for g in grants],
@@ -147,7 +149,9 @@ class ReservationStore:
         """Up to `limit` ended reservations of a drop whose units the gate may not have back yet."""
         async with passing_faults():
             rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
-        return [Ended(str(row["id"]), row["drop_id"], row["member"], row["keeps_slot"]) for row in rows]
+        return [
+            Ended(str(row["id"]), row["drop_id"], row["member"], row["keeps_slot"], row["returned"]) for row in rows
+        ]
 
     async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:
         """The gate of `epoch` has these units back: done, if that is still the ledger's epoch."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import Allocation, Drop, Event, Money, Order, OrderState, Reservation, State
 
 Row = Mapping[str, Any]
@@ -44,6 +45,7 @@ def reservation_of(row: Row) -> Reservation:
         payload=row["payload"],
         order=None if row["order_id"] is None else str(row["order_id"]),
         keeps_slot=row["keeps_slot"],
+        code=row["fcode"],
     )
 
 
@@ -63,5 +65,6 @@ def order_of(row: Row) -> Order:
         quantity=row["quantity"],
         confirmed_as=None if row["order_id"] is None else str(row["order_id"]),
         payment_id=row["payment_id"],
+        fcode_batch=None if row["fcode"] is None else row["fcode"] // CODES_PER_BATCH_MAX,
         detail={} if row["detail"] is None else msgspec.json.decode(row["detail"]),
     )

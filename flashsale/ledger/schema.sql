@@ -277,6 +277,21 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.fcodes_alive(p_drop text, p_allocation text) RETURNS bigint
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT coalesce(sum(b.count - (
+        SELECT count(*) FROM reservations r WHERE r.fcode >= b.id::bigint << 22 AND r.fcode < (b.id + 1)::bigint << 22
+            AND r.state IN ('held', 'confirmed', 'returned')
+    ) - (
+        SELECT count(*) FROM fcode_revoked v WHERE v.batch_id = b.id AND NOT EXISTS (
+            SELECT 1 FROM reservations r WHERE r.fcode = b.id::bigint << 22 | v.serial
+                AND r.state IN ('held', 'confirmed', 'returned'))
+    )), 0)
+    FROM fcode_batches b WHERE b.drop_id = p_drop AND b.allocation_id = p_allocation AND b.revoked_at IS NULL
+        AND (b.expires_at IS NULL OR b.expires_at > clock_timestamp())
+$$;
+
 CREATE FUNCTION public.fn_pgqueuer_changed() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -517,6 +532,46 @@ CREATE TABLE public.eligible_sets (
     CONSTRAINT eligible_sets_members_check CHECK ((members >= 0))
 );
 
+CREATE TABLE public.fcode_batches (
+    id integer NOT NULL,
+    count integer NOT NULL,
+    key_version smallint NOT NULL,
+    bound boolean NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    drop_id text NOT NULL COLLATE pg_catalog."C",
+    allocation_id text NOT NULL COLLATE pg_catalog."C",
+    key_fingerprint text NOT NULL,
+    note text,
+    CONSTRAINT fcode_batches_count_check CHECK (((count >= 1) AND (count <= 4194304))),
+    CONSTRAINT fcode_batches_id_check CHECK (((id >= 1) AND (id <= 1048575))),
+    CONSTRAINT fcode_batches_key_version_check CHECK (((key_version >= 0) AND (key_version <= 7)))
+);
+
+ALTER TABLE public.fcode_batches ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.fcode_batches_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    MAXVALUE 1048575
+    CACHE 1
+);
+
+CREATE TABLE public.fcode_bound (
+    batch_id integer NOT NULL,
+    serial integer NOT NULL,
+    member bigint NOT NULL,
+    note text,
+    CONSTRAINT fcode_bound_member_check CHECK ((member >= 1))
+);
+
+CREATE TABLE public.fcode_revoked (
+    batch_id integer NOT NULL,
+    serial integer NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE public.orders (
     id uuid NOT NULL,
     reservation_id uuid NOT NULL,
@@ -700,6 +755,15 @@ ALTER TABLE ONLY public.eligible_chunks
 ALTER TABLE ONLY public.eligible_sets
     ADD CONSTRAINT eligible_sets_pkey PRIMARY KEY (snapshot_id, at_least);
 
+ALTER TABLE ONLY public.fcode_batches
+    ADD CONSTRAINT fcode_batches_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.fcode_bound
+    ADD CONSTRAINT fcode_bound_pkey PRIMARY KEY (batch_id, serial);
+
+ALTER TABLE ONLY public.fcode_revoked
+    ADD CONSTRAINT fcode_revoked_pkey PRIMARY KEY (batch_id, serial);
+
 ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
 
@@ -735,6 +799,10 @@ ALTER TABLE ONLY public.snapshots
 
 ALTER TABLE ONLY public.snapshots
     ADD CONSTRAINT snapshots_pkey PRIMARY KEY (id);
+
+CREATE INDEX fcode_batches_allocation ON public.fcode_batches USING btree (drop_id, allocation_id);
+
+CREATE INDEX fcode_bound_member ON public.fcode_bound USING btree (member);
 
 CREATE INDEX orders_dead ON public.orders USING btree (id) WHERE (state = 'dead'::public.order_state);
 
@@ -776,7 +844,7 @@ CREATE INDEX reservations_due ON public.reservations USING btree (expires_at) WH
 
 CREATE INDEX reservations_ended ON public.reservations USING btree (member) WHERE (state = ANY (ARRAY['cancelled'::public.reservation_state, 'expired'::public.reservation_state, 'returned'::public.reservation_state]));
 
-CREATE UNIQUE INDEX reservations_fcode ON public.reservations USING btree (fcode) WHERE ((fcode IS NOT NULL) AND (state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state])));
+CREATE UNIQUE INDEX reservations_fcode ON public.reservations USING btree (fcode) WHERE ((fcode IS NOT NULL) AND (state = ANY (ARRAY['held'::public.reservation_state, 'confirmed'::public.reservation_state, 'returned'::public.reservation_state])));
 
 CREATE UNIQUE INDEX reservations_key ON public.reservations USING btree (drop_id, member, idempotency_key) WHERE ((idempotency_key IS NOT NULL) AND (state <> 'void'::public.reservation_state));
 
@@ -802,3 +870,6 @@ ALTER TABLE ONLY public.eligible_chunks
 
 ALTER TABLE ONLY public.eligible_sets
     ADD CONSTRAINT eligible_sets_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES public.snapshots(id);
+
+ALTER TABLE ONLY public.fcode_batches
+    ADD CONSTRAINT fcode_batches_drop_id_allocation_id_fkey FOREIGN KEY (drop_id, allocation_id) REFERENCES public.allocations(drop_id, id);

@@ -13,6 +13,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from flashsale import log, metrics
+from flashsale.batches import Batches
 from flashsale.catalog import Catalog
 from flashsale.drops import Operations
 from flashsale.errors import SetupError, Unavailable
@@ -22,7 +23,9 @@ from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
-from flashsale.web import api, confirm, hot, ops, orders, probes, problems
+from flashsale.spending import Spending
+from flashsale.tries import Tries
+from flashsale.web import api, confirm, fcodes, hot, ops, orders, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.context import Context
@@ -35,7 +38,7 @@ KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *probes.CALLS)
+CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
 
 
 class Runner(web.AppRunner):
@@ -75,6 +78,7 @@ async def _tick(context: Context, tally: log.Tally) -> None:
             tally.flush()
             for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
                 metrics.waiting.labels(lane).set(waiting)
+            metrics.fcode_guessing.set(context.tries.failures_in_window)
             await context.catalog.refresh()
         except Unavailable:
             pass  # requests that need the ledger say so themselves
@@ -117,6 +121,16 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         on_decided=tally.decided,
         on_committed=tally.committed,
     )
+    operations = Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids)
+    fcode_keys = settings.fcode_ring
+    tries = Tries(
+        share=gate.tries,
+        now=time.monotonic,
+        member_max=settings.fcode_tries_member_max,
+        address_max=settings.fcode_tries_address_max,
+        alert_max=settings.fcode_alert_max,
+        alert=lambda failures: _log.error("fcodes.guessing", failures_per_minute=failures),
+    )
     return Context(
         settings=settings,
         auth=auth,
@@ -126,7 +140,10 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         arming=arming,
         board=Board(gate),
         reservations=reservations,
-        operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids),
+        operations=operations,
+        batches=Batches(ledger=ledger, keys=fcode_keys, after=operations.after, now=lambda: datetime.now(UTC)),
+        spending=Spending(keys=fcode_keys, tries=tries),
+        tries=tries,
         now=lambda: datetime.now(UTC),
     )
 
@@ -153,7 +170,7 @@ async def make_runner(settings: Settings) -> Runner:
         to_close = opened.pop_all()
 
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
-        work = [asyncio.create_task(_tick(context, tally))]
+        work = [asyncio.create_task(_tick(context, tally)), asyncio.create_task(context.tries.run())]
         if jwks is not None:
             work.append(asyncio.create_task(jwks.run()))
         yield

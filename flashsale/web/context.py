@@ -5,6 +5,7 @@ from datetime import datetime
 
 import msgspec
 
+from flashsale.batches import Batches
 from flashsale.catalog import Catalog
 from flashsale.drops import Operations
 from flashsale.gate import Gate
@@ -12,6 +13,8 @@ from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Reservations
 from flashsale.settings import Settings
+from flashsale.spending import Spending
+from flashsale.tries import Tries
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 
@@ -28,4 +31,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     board: Board
     reservations: Reservations
     operations: Operations
+    batches: Batches
+    spending: Spending
+    tries: Tries
     now: Callable[[], datetime]

@@ -13,10 +13,11 @@ import msgspec
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from flashsale.domain import Claim, Refusal, Reservation, State, Verdict
-from flashsale.errors import Refused
+from flashsale.domain import Claim, Drop, Refusal, Reservation, State, Verdict
+from flashsale.errors import RateLimited, Refused
 from flashsale.reservations import Held, Known
 from flashsale.web import problems
+from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.prepared import Prepared, Template
 from flashsale.web.routing import check_id, decode_body, idempotency_key
@@ -101,14 +102,51 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
         if wanted.quantity > drop.per_member:
             raise Refused("invalid_request", f"`quantity` is at most {drop.per_member} in this drop (`per_member`).")
         key = idempotency_key(request)
-        claim = Claim(
-            identity.member, wanted.allocation, wanted.quantity, key, identity.tier, fcode=wanted.fcode is not None
-        )
-        outcome = await context.reservations.reserve(drop_id, claim)
+        if wanted.fcode is not None:
+            outcome = await _reserve_with_code(request, context, identity=identity, wanted=wanted, drop=drop, key=key)
+        else:
+            claim = Claim(identity.member, wanted.allocation, wanted.quantity, key, identity.tier)
+            outcome = await context.reservations.reserve(drop_id, claim)
+    except RateLimited as limited:
+        answer = _rate_limited(limited.retry_after_s)
+        return answer if request.keep_alive else answer.closing()
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
         return problems.answer_to(request, error)
     answer = _answer(drop_id, outcome)
     return answer if request.keep_alive else answer.closing()
+
+
+async def _reserve_with_code(
+    request: BaseRequest, context: Context, *, identity: Identity, wanted: ReserveIn, drop: Drop, key: str | None
+) -> Held | Known | Refusal:
+    """A press with an F-code. What we did not make is refused here: a flood of guesses reaches no store."""
+    assert wanted.fcode is not None
+    if wanted.quantity != 1:
+        raise Refused("invalid_request", "An F-code buys one unit: `quantity` is 1 with it.")
+    address = _address(request)
+    code = context.spending.read(wanted.fcode, member=identity.member, address=address)
+    if code is None:
+        if wanted.allocation is not None and drop.allocation(wanted.allocation) is None:
+            return Refusal(Verdict.NOT_FOUND)
+        return Refusal(Verdict.CLOSED if drop.closed else Verdict.PAUSED if drop.paused else Verdict.FCODE_INVALID)
+    claim = Claim(identity.member, wanted.allocation, 1, key, identity.tier, code)
+    outcome = await context.reservations.reserve(drop.id, claim)
+    if isinstance(outcome, Refusal) and outcome.verdict is Verdict.FCODE_INVALID:
+        context.spending.refused(member=identity.member, address=address)
+    return outcome
+
+
+def _address(request: BaseRequest) -> str | None:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else None
+
+
+@lru_cache(maxsize=256)
+def _rate_limited(retry_after_s: int) -> Prepared:
+    detail = "Too many F-codes that are not valid; check the code, and try again when Retry-After is over."
+    return Template(429, problems.CONTENT_TYPE, Retry_After=str(retry_after_s)).answer(
+        problems.document("rate_limited", detail)
+    )
 
 
 def _answer(drop_id: str, outcome: Held | Known | Refusal) -> Prepared:

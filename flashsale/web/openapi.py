@@ -15,6 +15,7 @@ from aiohttp import web
 from flashsale.domain import ID_PATTERN, Everyone, Money
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
+from flashsale.web.fcode_schemas import FcodesIn, RevokeIn
 from flashsale.web.problems import CONTENT_TYPE, STATUS, TITLES
 from flashsale.web.routing import Call, Param
 from flashsale.web.schemas import (
@@ -38,6 +39,7 @@ _PATH_PARAMETERS: Final = {
     "allocation": ("Id of the allocation.", _ID),
     "reservation": ("Id of the reservation, as it was answered.", _OPAQUE),
     "order": ("Id of the order, as it was answered.", _OPAQUE),
+    "batch": ("Id of the batch of F-codes, as it was answered.", {"type": "string", "pattern": "^[1-9][0-9]{0,6}$"}),
 }
 _HEADERS: Final = {
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 1}),
@@ -72,8 +74,10 @@ _EXAMPLES: Final[dict[object, object]] = {
     ),
     ConfirmIn: ConfirmIn(),
     DropPatch: DropPatch(title="Engineering edition, second batch"),
+    FcodesIn: FcodesIn(count=50, note="campus club"),
     ReserveIn: ReserveIn(quantity=1),
     ReturnIn: ReturnIn(reason="scratched display", restock=False),
+    RevokeIn: RevokeIn(reason="the list was stolen", serials=(3, 14)),
     SwitchIn: SwitchIn(reason="counting the stock again"),
 }
 _DESCRIPTION: Final = (

@@ -91,7 +91,7 @@ async def post_points(request: web.Request, context: Context, caller: Identity) 
     """`POST /v1/ops/points`: the file is checked and stored while it arrives; memory stays flat."""
     imported = await import_points(
         context.ledger.points,
-        _limited(request, context.settings.points_body_max_bytes),
+        limited(request, context.settings.points_body_max_bytes),
         snapshot=required_query(request, "name"),
         cutoff=_cutoff(required_query(request, "cutoff")),
         actor=actor_of(caller),
@@ -99,7 +99,7 @@ async def post_points(request: web.Request, context: Context, caller: Identity) 
     return answer(SnapshotOut(imported.snapshot, imported.cutoff, imported.members), 201)
 
 
-async def _limited(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
+async def limited(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
     """The body in the pieces in which it arrives. Refused as soon as it is known to be too large."""
     size = request.content_length or 0
     if size <= bytes_max:

@@ -322,4 +322,5 @@ class Problem(msgspec.Struct, frozen=True):
     opens_at: Annotated[Timestamp, msgspec.Meta(description="With `not_open`.")] | msgspec.UnsetType = msgspec.UNSET
     line: Annotated[int, msgspec.Meta(description="The line that is wrong.")] | msgspec.UnsetType = msgspec.UNSET
     taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET
+    free: Annotated[int, msgspec.Meta(description="Units without a code.")] | msgspec.UnsetType = msgspec.UNSET
     due: Annotated[Money, msgspec.Meta(description="What is to be paid.")] | msgspec.UnsetType = msgspec.UNSET

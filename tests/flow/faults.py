@@ -42,12 +42,22 @@ class SlowGate(Gate):
         self.go.set()
 
     async def arm_finish(
-        self, drop: Drop, members: int, free: dict[str, int], *, ttl_ms: int, stripe: int = 0
+        self,
+        drop: Drop,
+        members: int,
+        free: dict[str, int],
+        *,
+        codes: int = 0,
+        bound: Sequence[int] = (),
+        ttl_ms: int,
+        stripe: int = 0,
     ) -> Literal["ok", "lost", "superseded"]:
         if not self.go.is_set():
             self.waiting.set()
             await self.go.wait()
-        return await super().arm_finish(drop, members, free, ttl_ms=ttl_ms, stripe=stripe)
+        return await super().arm_finish(
+            drop, members, free, codes=codes, bound=bound, ttl_ms=ttl_ms, stripe=stripe
+        )
 
 
 class _DeafClient:

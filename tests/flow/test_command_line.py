@@ -25,6 +25,14 @@ CONTRACT = {
     "drop close": {"--url", "--token", "--member", "--data-dir", "--reason"},
     "drop balance": {"--url", "--token", "--member", "--data-dir"},
     "points import": {"--url", "--token", "--member", "--data-dir", "--name", "--cutoff"},
+    "fcodes mint": {
+        *("--url", "--token", "--member", "--data-dir"),
+        *("--count", "--members", "--expires", "--note"),
+    },
+    "fcodes list": {"--url", "--token", "--member", "--data-dir", "--limit"},
+    "fcodes show": {"--url", "--token", "--member", "--data-dir", "--limit"},
+    "fcodes export": {"--url", "--token", "--member", "--data-dir", "--out", "--cards", "--reason"},
+    "fcodes revoke": {"--url", "--token", "--member", "--data-dir", "--serial", "--to", "--reason"},
     "orders list": {"--url", "--token", "--member", "--data-dir", "--state", "--limit"},
     "orders replay": {"--url", "--token", "--member", "--data-dir", "--dead"},
     "reservation return": {"--url", "--token", "--member", "--data-dir", "--reason", "--to", "--no-restock"},
@@ -50,7 +58,7 @@ def test_commands_are_those_of_the_contract() -> None:
     assert found == {name: options | {"--json", "-h", "--help"} for name, options in CONTRACT.items()}
 
 
-@pytest.mark.parametrize("name", ["", "drop", "points", *CONTRACT])
+@pytest.mark.parametrize("name", ["", "drop", "points", "fcodes", *CONTRACT])
 def test_every_help_is_complete(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command explains itself and each of its options, on standard output."""
     with pytest.raises(SystemExit) as ended:

@@ -118,6 +118,16 @@ async def test_a_drop_is_set_up_as_printed(service: Up, tmp_path: Path) -> None:
     assert told.splitlines()[-1] == "Balanced."
 
 
+async def test_f_codes_are_handed_out_as_printed(service: Up, tmp_path: Path) -> None:
+    """Fifty minted, exported and printed, two revoked; the last one buys."""
+    told = await shell(service, BLOCKS[7][1], tmp_path)
+    answer = json.loads(told[told.rindex("{") :])
+    assert (answer["allocation"], answer["state"], answer["member"]) == ("friends", "held", 4713)
+    assert len((tmp_path / "codes.csv").read_text().splitlines()) == 51
+    assert "<svg" in (tmp_path / "cards.html").read_text()
+    assert (tmp_path / "codes.csv").stat().st_mode & 0o077 == 0
+
+
 async def test_no_secret_is_logged(service: Up, tmp_path: Path) -> None:
     """Wins, refusals and acts are; tokens, keys, the secret and the stores' passwords are not."""
     await shell(service, BLOCKS[0][1], tmp_path)

@@ -207,6 +207,7 @@ LOSSES: dict[str, Loss] = {
     "meta": lambda redis, drop: redis.delete(keys.stripe(drop.id).meta),
     "ent": lambda redis, drop: redis.delete(keys.stripe(drop.id).ent),
     "pend": lambda redis, drop: redis.delete(keys.stripe(drop.id).pend),
+    "codes": lambda redis, drop: redis.delete(keys.stripe(drop.id).codes),
     "elig": lambda redis, drop: redis.delete(*gate.eligible_keys(drop)),
     "another server": lambda redis, drop: redis.hset(keys.stripe(drop.id).meta, "replid", "0" * 40),
 }
@@ -272,7 +273,7 @@ async def test_a_rebuild_copies_one_moment_of_one_epoch(node: Node, new_drop: Ne
         await press(node, drop.id, claim(1, key="l"))
         fields = [field for part in [part async for part in parts] for field in part]
     assert state.free == {"a": 8}
-    assert fields == ["1", f"{first}\ta\t1\t1\tk\t|1"]
+    assert fields == ["1", f"{first}\ta\t1\t1\tk\t|1\t"]
     assert await node.ledger.drops.bump(drop.id) is not None
     for moved_on in (drop.id, "unknown"):
         async with node.ledger.drops.read_for_arming(moved_on, drop.epoch) as found:

@@ -108,13 +108,13 @@ async def test_ten_presses_at_once_with_one_key_make_one_reservation(node: Node,
     assert (balance.available, balance.held) == (4, 1)
 
 
-@pytest.mark.parametrize("fcode", [False, True])
+@pytest.mark.parametrize("code", [None, 7 << 22])
 async def test_units_set_aside_for_f_codes_are_not_sold_to_the_public(
-    node: Node, new_drop: NewDrop, fcode: bool
+    node: Node, new_drop: NewDrop, code: int | None
 ) -> None:
     drop = await new_drop(allocation("codes", 5, access=Fcode()), allocation("public", 1, access=Everyone()))
     assert isinstance(await node.reservations.reserve(drop.id, claim(1)), Held)
-    expected = Verdict.FCODE_INVALID if fcode else Verdict.SOLD_OUT
-    assert await node.reservations.reserve(drop.id, claim(2, fcode=fcode)) == Refusal(expected)
+    expected = Verdict.SOLD_OUT if code is None else Verdict.FCODE_INVALID
+    assert await node.reservations.reserve(drop.id, claim(2, code=code)) == Refusal(expected)
     (codes, _) = await node.operations.balance(drop.id)
     assert codes.available == 5

@@ -5,6 +5,7 @@ import pytest
 
 from flashsale.domain import Drop, Event, Refusal, Reservation, State, Verdict
 from flashsale.errors import Refused
+from flashsale.gate import keys
 from flashsale.ids import new_ids
 from flashsale.orders import message_of
 from flashsale.reservations import Held, Known
@@ -82,7 +83,7 @@ async def test_the_ledger_keeps_the_place_when_the_gate_forgot(node: Node, new_d
     await taken_back(node, await sold(node, drop, 1))
     status = await node.ledger.drops.get(drop.id)
     assert status is not None
-    await node.gate._client.execute_command("HDEL", f"fs1:{{{drop.id}:0}}:ent", "1")
+    await node.gate._client.execute_command("HDEL", keys.stripe(drop.id).ent, "1")
     assert await press(node, drop.id, claim(1)) == Refusal(Verdict.MEMBER_LIMIT)
     assert await at_rest(node, drop.id) == {"a": 2}
 

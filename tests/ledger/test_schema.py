@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from flashsale.domain import LIVE, State, Verdict
+from flashsale.domain import LIVE, SPENDING, State, Verdict
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger import SCHEMA_VERSION, Ledger
 from flashsale.ledger.migrate import dbmate, migrate
@@ -128,10 +128,10 @@ def test_the_words_of_the_schema_are_those_of_the_domain() -> None:
     (states,) = re.findall(r"CREATE TYPE reservation_state AS ENUM \((.*?)\)", CORE)
     assert re.findall(r"'(\w+)'", states) == [state.value for state in State]
     everything = "\n".join(path.read_text(encoding="utf-8") for path in (*MIGRATIONS, *STATEMENTS))
-    live = ", ".join(f"'{state.value}'" for state in State if state in LIVE)
+    live, spending = (", ".join(f"'{s.value}'" for s in State if s in states) for states in (LIVE, SPENDING))
     pairs = re.findall(r"state IN \(('held'.*?)\)", everything)
     assert len(pairs) > 5
-    assert set(pairs) == {live}
+    assert set(pairs) == {live, spending}
     outcomes = set(re.findall(r"outcome := '(\w+)'", CORE))
     verdicts = {v.value for v in (Verdict.SOLD_OUT, Verdict.MEMBER_LIMIT, Verdict.FCODE_SPENT)}
     assert outcomes == {"committed", "exists", "stale"} | verdicts

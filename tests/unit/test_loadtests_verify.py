@@ -179,10 +179,10 @@ async def test_the_gates_entries_are_read_from_every_stripe_and_from_no_other_dr
                             break
                     await asyncio.sleep(0.02)
             await client.hset(
-                "fs1:{sale:0}:ent", mapping={"#": "1", "7": "r1\tday-1\t1\t1\tk\tp\nr2\tday-2\t1\t2\t\tp"}
+                "fs2:{sale:0}:ent", mapping={"#": "1", "7": "r1\tday-1\t1\t1\tk\tp\t\nr2\tday-2\t1\t2\t\tp\t"}
             )
-            await client.hset("fs1:{sale:1}:ent", mapping={"#": "1", "8": "r3\tday-1\t1\t1\tk\tp"})
-            await client.hset("fs1:{sale-2:0}:ent", mapping={"#": "1", "9": "r4\tday-1\t1\t1\tk\tp"})
+            await client.hset("fs2:{sale:1}:ent", mapping={"#": "1", "8": "r3\tday-1\t1\t1\tk\tp\t"})
+            await client.hset("fs2:{sale-2:0}:ent", mapping={"#": "1", "9": "r4\tday-1\t1\t1\tk\tp\t29360129"})
         rows = await stores.gate_rows(url, "sale")
     finally:
         server.terminate()

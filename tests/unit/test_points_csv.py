@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from flashsale.csvfile import BLOCK_MAX_BYTES, LINE_MAX_BYTES, rows_of
 from flashsale.domain import MEMBER_MAX
 from flashsale.errors import Refused
-from flashsale.points import BLOCK_MAX_BYTES, LINE_MAX_BYTES, POINTS_MAX, PointsCsv, rows_of
+from flashsale.points import POINTS_MAX, PointsCsv
 
 HEADER = b"member_id,points\n"
 
@@ -191,7 +192,7 @@ async def test_others_get_their_turn_after_each_block() -> None:
         yield file
 
     task = asyncio.create_task(other())
-    rows = b"".join([part async for part in rows_of(whole())])
+    rows = b"".join([part async for part in rows_of(whole(), PointsCsv())])
     task.cancel()
     assert rows.count(b"\n") == 50_000
     assert turns >= len(file) // BLOCK_MAX_BYTES > 20

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 SCRIPT_LINES_MAX = 60
-LONGER_SCRIPTS = {"flashsale/gate/lua/decide.lua": 110}  # a decision is one call, and a script cannot include another
+# A decision is one call, the code it spends included, and a script cannot include another.
+LONGER_SCRIPTS = {"flashsale/gate/lua/decide.lua": 155}
 
 TOP_LEVEL = {
     ".ci",

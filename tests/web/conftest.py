@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from aiohttp import ClientSession, web
 
+from fcodes import new_master
 from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web.app import Runner, make_runner
 from flashsale.web.auth import mint
 
+FCODE_KEY = new_master(bytes(range(32)))
 SECRET = "tests' secret, long enough for HS256: 32 bytes and more"
 
 
@@ -18,7 +20,12 @@ SECRET = "tests' secret, long enough for HS256: 32 bytes and more"
 async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
     """The application, set up."""
     settings = Settings(
-        redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, shutdown_timeout_s=5.0
+        redis_url=urls.redis_url,
+        database_url=urls.database_url,
+        jwt_secret=SECRET,
+        fcode_keys=FCODE_KEY,
+        fcode_tries_address_max=100_000,  # all tests come from one address
+        shutdown_timeout_s=5.0,
     )
     made = await make_runner(settings)
     await made.setup()

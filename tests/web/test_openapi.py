@@ -20,7 +20,7 @@ from flashsale.ledger.migrate import migrate
 from flashsale.settings import Settings
 from flashsale.web.app import Runner, make_runner
 from tests.web.calls import STATUS, Json, allocation_body, call, drop_body
-from tests.web.conftest import SECRET, Token
+from tests.web.conftest import FCODE_KEY, SECRET, Token
 
 EXAMPLES_MAX = 6
 SOLD = 20
@@ -55,7 +55,7 @@ async def apart(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
     await connection.close()
     database_url = re.sub(r"/[^/?]+(?=\?|$)", "/openapi", urls.database_url)
     await migrate(database_url)
-    settings = Settings(redis_url=urls.redis_url, database_url=database_url, jwt_secret=SECRET)
+    settings = Settings(redis_url=urls.redis_url, database_url=database_url, jwt_secret=SECRET, fcode_keys=FCODE_KEY)
     runner = await make_runner(settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -135,7 +135,7 @@ def test_calls_that_need_a_token_say_so(document: Json) -> None:
     assert {name for name in open_to_all if "/v1/" in name} == {"get /v1/drops", "get /v1/drops/{drop}"}
 
 
-def config(token: dict[str, str], drops: list[str], sold: dict[str, str]) -> SchemathesisConfig:
+def config(token: dict[str, str], drops: list[str], sold: dict[str, str], batches: list[str]) -> SchemathesisConfig:
     """What is checked, how much, and with which drops that exist."""
     return SchemathesisConfig.from_dict(
         {
@@ -150,7 +150,8 @@ def config(token: dict[str, str], drops: list[str], sold: dict[str, str]) -> Sch
             "phases": {"stateful": {"generation": {"max-examples": EXAMPLES_MAX}}},
             "dictionaries": {
                 "drops": {"values": drops},
-                "allocations": {"values": ["a", "b"]},
+                "allocations": {"values": ["a", "b", "v"]},
+                "batches": {"values": batches},
                 "reservations": {"values": list(sold)},
                 "orders": {"values": [order for order in sold.values() if order]},
             },
@@ -158,6 +159,7 @@ def config(token: dict[str, str], drops: list[str], sold: dict[str, str]) -> Sch
                 "path.drop": {"dictionary": "drops", "probability": 0.7},
                 "path.allocation": {"dictionary": "allocations", "probability": 0.7},
                 "path.reservation": {"dictionary": "reservations", "probability": 0.7},
+                "path.batch": {"dictionary": "batches", "probability": 0.7},
                 "path.order": {"dictionary": "orders", "probability": 0.7},
                 "query.drop": {"dictionary": "drops", "probability": 0.7},
             },
@@ -240,19 +242,25 @@ async def test_the_service_does_what_the_document_says(
     """Every call, with right and with wrong input: only documented answers, wrong input refused, no fault of ours."""
     ops, drops = token(990, role="ops"), [f"{role or 'shopper'}-{number}" for number in range(6)]
     for drop_id in drops:
-        body = drop_body(drop_id, allocation_body("a", 1_000), allocation_body("b", 0), per_member=500)
+        lane = allocation_body("v", 2_000_000_000, access={"kind": "fcode"})
+        body = drop_body(drop_id, allocation_body("a", 1_000), allocation_body("b", 0), lane, per_member=500)
         assert (await call(apart, "POST", "/v1/ops/drops", ops, json=body)).status == 201
     sold = await some_sold(apart, token(991, role=role), drops[0])
-    configuration = config(token(991, role=role), drops, sold)
+    minted = [
+        await call(apart, "POST", f"/v1/ops/drops/{drop_id}/allocations/v/fcodes", ops, json={"count": 10})
+        for drop_id in drops
+    ]
+    configuration = config(token(991, role=role), drops, sold, [answer.body["batch"] for answer in minted])
     heard = await asyncio.to_thread(run, document, str(apart._base_url), configuration, excluded)
     assert not heard.wrong, f"{len(heard.wrong)} wrong\n\n" + "\n\n".join(list(dict.fromkeys(heard.wrong))[:10])
     assert heard.stopped is StopReason.COMPLETED
-    # Whether a drop is closed before it is paused or resumed is left to chance; then the answer is a conflict.
+    # Whether a drop is closed before it is paused or resumed, and whether codes are asked of the one allocation that is
+    # for codes (which minted above), is left to chance; otherwise the answer is a conflict.
     done = {200, 201, 202, 204, 304}
     succeeded = {
         name
         for name, status in heard.answers
-        if status in done or (status == 409 and name.endswith(("/pause", "/resume")))
+        if status in done or (status == 409 and name.endswith(("/pause", "/resume", "/fcodes")))
     }
     assert succeeded >= calls_of(document, excluded), heard.answers
 
@@ -264,7 +272,7 @@ async def test_a_document_that_is_not_true_is_found_out(apart: ClientSession, do
     del lies["paths"]["/v1/drops/{drop}"]["get"]["responses"]["404"]
     lies["components"]["schemas"]["DropPatch"]["properties"]["title"]["maxLength"] = 2
     others = "^(?!(/healthz|/v1/drops/{drop}|/v1/ops/drops/{drop})$)"
-    configuration = config(token(991, role="ops"), ["ops-0"], {"x": "y"})
+    configuration = config(token(991, role="ops"), ["ops-0"], {"x": "y"}, ["1"])
     heard = await asyncio.to_thread(run, lies, str(apart._base_url), configuration, others)
     text = "\n".join(heard.wrong)
     for finding in ('is not of type "array"', "Undocumented status code", "Schema-violating request accepted"):

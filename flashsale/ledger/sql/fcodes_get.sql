@@ -1,0 +1,2 @@
+-- One batch.
+SELECT * FROM fcode_batches WHERE id = $1

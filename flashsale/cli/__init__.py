@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from flashsale.cli import audit, drops, orders, output, points, receiver, service, token
+from flashsale.cli import audit, drops, fcodes, orders, output, points, receiver, service, token
 from flashsale.errors import FlashsaleError, Refused, SetupError, Unauthenticated
 
 DONE: Final = 0
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         "Exit codes: 0 done, 1 refused or failed, 2 usage or set-up.",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (service, token, drops, points, orders, receiver, audit):
+    for group in (service, token, drops, points, fcodes, orders, receiver, audit):
         group.add(commands)
     return top
 

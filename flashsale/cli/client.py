@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -25,7 +26,10 @@ REPEAT_S: Final = 10.0
 """The service is back after the restart of a store within a few seconds."""
 REPEAT_EVERY_S: Final = 1.0
 CHUNK_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 4 * 1024
+"""Of an answer that is handed on: what is made of a piece may take a hundred times as long as to read it."""
 
+Answer = TypeVar("Answer")
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -85,17 +89,33 @@ class Service:
 
         Reading is repeated for `REPEAT_S` while the service says that it is unavailable.
         """
-        began = time.monotonic()
-        while True:
-            try:
-                return await self._once(
-                    method, path, params=params, body=body, content_type=content_type, timeout_s=timeout_s
-                )
-            except Refused as refused:
-                lasted = time.monotonic() - began
-                if method != "GET" or refused.code not in {"unavailable", "rate_limited"} or lasted >= REPEAT_S:
-                    raise
-            await asyncio.sleep(REPEAT_EVERY_S)
+        return await _repeated(
+            method,
+            lambda: self._once(method, path, params=params, body=body, content_type=content_type, timeout_s=timeout_s),
+        )
+
+    async def download(
+        self, path: str, *, params: dict[str, str] | None = None, content_type: str, to: Callable[[bytes], None]
+    ) -> None:
+        """Hand each piece of a long answer to `to` as it comes; returns when all of it was there.
+
+        It may take as long as it takes, but each piece must come within `TIMEOUT_S`.
+        """
+        await _repeated("GET", lambda: self._stream(path, params, content_type, to))
+
+    async def _stream(
+        self, path: str, params: dict[str, str] | None, content_type: str, to: Callable[[bytes], None]
+    ) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=TIMEOUT_S)
+        with self._faults():
+            async with self._session.get(self._url + path, params=params, timeout=timeout) as answer:
+                if answer.status != HTTPStatus.OK:
+                    self._read(answer.status, await answer.read())
+                if answer.status != HTTPStatus.OK or answer.content_type != content_type:
+                    raise self._another_service(answer.status)
+                async for piece in answer.content.iter_chunked(PIECE_BYTES):
+                    to(piece)
+                    await asyncio.sleep(0)  # pieces that are here already are read without a pause: hear of Ctrl-C
 
     async def _once(
         self,
@@ -109,11 +129,16 @@ class Service:
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         headers = {} if body is None else {"Content-Type": content_type}
-        try:
+        with self._faults():
             async with self._session.request(
                 method, self._url + path, params=params, data=body, headers=headers, timeout=timeout
             ) as answer:
                 return self._read(answer.status, await answer.read())
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
         except aiohttp.InvalidURL:
             raise Unavailable(f"{self._url} is no URL of a service; it begins with http:// or https://.") from None
         except aiohttp.ClientConnectorError:
@@ -125,6 +150,9 @@ class Service:
                 f"The answer of {self._url} was lost ({type(error).__name__}); the call may have had its effect."
             ) from None
 
+    def _another_service(self, status: int) -> Unavailable:
+        return Unavailable(f"What answers at {self._url} is not this service (status {status}); name it with --url.")
+
     def _read(self, status: int, body: bytes) -> dict[str, Any]:
         try:
             found = msgspec.json.decode(body, type=dict[str, Any])
@@ -132,10 +160,20 @@ class Service:
                 return found
             code, detail = str(found.pop("code")), str(found.pop("detail"))
         except (msgspec.DecodeError, KeyError):
-            raise Unavailable(
-                f"What answers at {self._url} is not this service (status {status}); name it with --url."
-            ) from None
+            raise self._another_service(status) from None
         raise Refused(code, detail, **{name: found[name] for name in found.keys() - {"type", "title", "status"}})
+
+
+async def _repeated(method: str, once: Callable[[], Awaitable[Answer]]) -> Answer:
+    began = time.monotonic()
+    while True:
+        try:
+            return await once()
+        except Refused as refused:
+            lasted = time.monotonic() - began
+            if method != "GET" or refused.code not in {"unavailable", "rate_limited"} or lasted >= REPEAT_S:
+                raise
+        await asyncio.sleep(REPEAT_EVERY_S)
 
 
 @asynccontextmanager

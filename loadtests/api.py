@@ -49,6 +49,12 @@ class Api:
         """Create a drop; its answer is the drop as the service understood it."""
         return await self._call("POST", "/v1/ops/drops", data=json.dumps(drop).encode())
 
+    async def mint_codes(self, drop: str, allocation: str, count: int) -> str:
+        """Mint so many F-codes for whoever has them; the batch's number."""
+        body = json.dumps({"count": count}).encode()
+        minted = await self._call("POST", f"/v1/ops/drops/{drop}/allocations/{allocation}/fcodes", data=body)
+        return str(minted["batch"])
+
     async def drop(self, drop: str) -> dict[str, Any]:
         """The drop as shoppers see it, with `server_time`."""
         return await self._call("GET", f"/v1/drops/{drop}")

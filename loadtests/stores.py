@@ -1,12 +1,13 @@
 """Looks into the stores themselves, past the contract: the audit's last word is what they hold.
 
-The one place where a load test knows how the product keeps things: a table's columns and a hash's lines. `copy_order`
-and `deliver_unseen` write, too: what the contract can only make one by one, a benchmark needs by the hundred thousand.
+The one place where a load test knows how the product keeps things: a table's columns and a hash's lines. `copy_order`,
+`deliver_unseen` and `spend_codes` write, too: what the contract can only make one by one, a benchmark needs by the
+hundred thousand.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Collection
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 import redis.asyncio as redis
@@ -14,6 +15,7 @@ import redis.asyncio as redis
 from loadtests.verify import Row
 
 WRITE_TIMEOUT_S = 120.0
+SERIALS_A_FIELD = 1_000
 
 
 class Unreadable(Exception):
@@ -157,6 +159,59 @@ async def at_rest(database_url: str) -> None:
             await connection.execute(statement, timeout=WRITE_TIMEOUT_S)
 
 
+async def code_bytes(redis_url: str, drop: str) -> int:
+    """What Redis keeps of a drop's F-codes, every field counted. Errors: `Unreadable`."""
+    async with _gate(redis_url) as client:
+        return int(await client.memory_usage(await _code_key(client, drop), samples=0) or 0)
+
+
+async def spend_codes(redis_url: str, drop: str, batch: str, count: int, *, pressed: Collection[int]) -> None:
+    """All `count` codes of a batch stand in Redis as spent; nobody spent them.
+
+    `pressed` are the serials that were really spent, no others: unless Redis has exactly their bits where and as this
+    would write them, or there is more than this knows of, it is `Unreadable`. A thousand serials share a field,
+    `s:<batch>:<thousand>`, with bit `serial % 8` of byte `serial % 1000 // 8` for each.
+    """
+    really: dict[bytes, bytearray] = {}
+    for serial in pressed:
+        bits = really.setdefault(f"s:{batch}:{serial // SERIALS_A_FIELD}".encode(), bytearray())
+        byte = serial % SERIALS_A_FIELD // 8
+        bits.extend(bytes(max(0, byte + 1 - len(bits))))
+        bits[byte] |= 1 << serial % 8
+    everything: dict[Any, bytes] = {
+        f"s:{batch}:{first // SERIALS_A_FIELD}": _ones(min(SERIALS_A_FIELD, count - first))
+        for first in range(0, count, SERIALS_A_FIELD)
+    }
+    async with _gate(redis_url) as client:
+        key = await _code_key(client, drop)
+        fields = cast("dict[bytes, bytes]", await client.hgetall(key))
+        found = {name: bits.rstrip(b"\0") for name, bits in fields.items() if name.startswith(b"s:")}
+        if found != {name: bytes(bits) for name, bits in really.items()}:
+            raise Unreadable(f"{key!r} has spent codes in another layout: {found}, and not {really}")
+        await client.hset(key, mapping=everything)
+
+
+def _ones(bits: int) -> bytes:
+    return ((1 << bits) - 1).to_bytes(-(-bits // 8), "little")
+
+
+async def _code_key(client: redis.Redis, drop: str) -> bytes:
+    keys = [key async for key in client.scan_iter(match=f"*{{{drop}:*}}:codes", count=1000)]
+    if len(keys) != 1:
+        raise Unreadable(f"{drop} has {len(keys)} keys of F-codes")
+    key: bytes = keys[0]
+    return key
+
+
+@contextlib.asynccontextmanager
+async def _gate(redis_url: str) -> AsyncIterator[redis.Redis]:
+    try:
+        async with redis.from_url(redis_url) as client:
+            yield client
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise Unreadable(f"the gate could not be read: {error!r}") from error
+
+
 async def gate_rows(redis_url: str, drop: str) -> list[Row]:
     """Every entry of a drop out of Redis itself, whatever its stripes. Errors: `Unreadable`.
 
@@ -164,14 +219,11 @@ async def gate_rows(redis_url: str, drop: str) -> list[Row]:
     sentinel.
     """
     rows = []
-    try:
-        async with redis.from_url(redis_url) as client:
-            async for key in client.scan_iter(match=f"*{{{drop}:*}}:ent", count=1000):
-                async for member, entries in client.hscan_iter(key, count=1000):
-                    if member != b"#":
-                        rows += [_entry(member, entry) for entry in entries.decode().splitlines()]
-    except (redis.RedisError, OSError, ValueError) as error:
-        raise Unreadable(f"the gate could not be read: {error!r}") from error
+    async with _gate(redis_url) as client:
+        async for key in client.scan_iter(match=f"*{{{drop}:*}}:ent", count=1000):
+            async for member, entries in client.hscan_iter(key, count=1000):
+                if member != b"#":
+                    rows += [_entry(member, entry) for entry in entries.decode().splitlines()]
     return rows
 
 

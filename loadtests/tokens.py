@@ -11,6 +11,7 @@ def _b64(raw: bytes) -> bytes:
     return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER = _b64(b'{"alg":"HS256","typ":"JWT"}')
 
 
@@ -40,5 +41,5 @@ class Minter:
 
     def sign(self, claims: dict[str, object]) -> str:
         """`claims` exactly as given, signed: for tokens that a service must refuse, too."""
-        signed = _HEADER + b"." + _b64(json.dumps(claims, separators=(",", ":")).encode())
+        signed = _HEADER + b"." + _b64(_compact(claims).encode())
         return (signed + b"." + _b64(hmac.digest(self._key, signed, "sha256"))).decode()

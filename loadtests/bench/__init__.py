@@ -8,5 +8,6 @@ Valkey for the size of a key. `presses` compares requests a second (the load com
 `tokenfile`; one run of it is in `contest`; the empty handler is `empty`), `confirms` is one of them and needs holds,
 which `customers` make, `waiting` presses beside a full queue, `deliveries` empties one into a `receiver`, `points`
 times an import, `memory` weighs the gate, `rebuild` empties it in the middle of a sale; `table` is what they fill.
+Of F-codes, `codes` measures the library and forges, `forged` floods the service with that, `minting` makes a million.
 A missed target is told as missed; only what could not be measured is a failure.
 """

@@ -5,6 +5,7 @@ Exit code 0: everything was measured, whatever the figures; 1: something could n
 """
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import uvloop
 
-from loadtests.bench import deliveries, machine, memory, points, presses, rebuild, waiting
+from loadtests.bench import codes, deliveries, machine, memory, minting, points, presses, rebuild, waiting
 from loadtests.bench.house import House, Plan, opened
 from loadtests.bench.table import Failed, Row, document, table_text
 from loadtests.bench.wrk import find_wrk
 from loadtests.errors import SetupError
 
-NAMES = (*presses.NAMES, "deliveries", "waiting", "import", *rebuild.NAMES, "scattered")
+NAMES = (*presses.NAMES, "verify", *minting.NAMES, "deliveries", "waiting", "import", *rebuild.NAMES, "scattered")
 NEED_WRK = {*presses.NAMES, "waiting"}
 
 
@@ -48,7 +49,11 @@ async def _presses(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
 
 async def _stores(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
     """The rows for which the stores are filled, the emptiest first; the gate is emptied before the last of them."""
-    rows = await deliveries.measure(plan, house) if "deliveries" in names else []
+    rows = await asyncio.to_thread(codes.measure, plan.rounds) if "verify" in names else []
+    if chosen := [name for name in minting.NAMES if name in names]:
+        rows += await minting.measure(plan, house, chosen)
+    if "deliveries" in names:
+        rows += await deliveries.measure(plan, house)
     if "import" in names:
         rows += await points.measure(plan, house)
     if chosen := [name for name in rebuild.NAMES if name in names]:

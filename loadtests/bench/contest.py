@@ -1,5 +1,6 @@
 """One contestant of a comparison: its row, where its requests go, and one run of wrk against it."""
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ WON = Expected(201, '"held"')
 class Contestant:
     """One row, where its requests go, and what it has shown so far.
 
-    `prepare` writes a file of so many requests, `sent` hears how many of the last file were answered; `check` is for
-    the end, and raises what it finds untrue of the answers. `pids` are the processes whose time is counted.
+    `prepare` writes a file of so many requests, `sent` hears how many of the last file were answered, a block of
+    `watch` surrounds each run; `check` is for the end, and raises what it finds untrue of the answers. `pids` are the
+    processes whose time is counted; `second` of those answered were the second kind of answer that is `expected`.
     """
 
     row: Row
@@ -35,10 +37,12 @@ class Contestant:
     expected: Expected
     prepare: Callable[[int], Awaitable[Requests]]
     sent: Callable[[int], None] = lambda _: None
+    watch: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
     check: Callable[[], Awaitable[None]] | None = None
     rate_max: float = 0.0
     rate_guess: float = RATE_MAX
     answered: int = 0
+    second: int = 0
     runs: int = 0
 
 
@@ -79,7 +83,8 @@ async def run(plan: Plan, each: Contestant, duration_s: int) -> Run | None:
     try:
         requests = await each.prepare(math.ceil((each.rate_max * RESERVE or each.rate_guess) * duration_s))
         before = {name: cpu_s(pid) for name, pid in each.pids.items()}
-        load = await wrk.load(each.url, requests, each.expected, duration_s)
+        async with each.watch():
+            load = await wrk.load(each.url, requests, each.expected, duration_s)
     except Failed as failed:
         each.row.failed = str(failed)
         plan.progress(f"  {each.row.name}: {failed}")
@@ -89,6 +94,7 @@ async def run(plan: Plan, each: Contestant, duration_s: int) -> Run | None:
     each.sent(load.requests)
     each.rate_max = max(each.rate_max, load.rate)
     each.answered += load.requests
+    each.second += load.second
     each.runs += 1
     return Run(load, cpu_us)
 

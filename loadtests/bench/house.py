@@ -14,6 +14,7 @@ import aiohttp
 
 from loadtests import service
 from loadtests.api import Api, api_at, rfc3339
+from loadtests.bench.codes import new_ring
 from loadtests.bench.processes import program
 from loadtests.bench.table import Failed
 from loadtests.errors import SetupError
@@ -23,6 +24,7 @@ TOKENS_LIVE_S = 12 * 3600
 CALL_TIMEOUT_S = 900.0
 HOLD_S = 24 * 3600  # no hold may end while something is measured
 OPEN_FOR_S = 24 * 3600
+FCODE_KEYS = "FLASHSALE_FCODE_KEYS"
 ONE_CALL_EACH = {"FLASHSALE_GATE_BATCH_MAX": "1", "FLASHSALE_LEDGER_BATCH_MAX": "1"}
 SETTLE_S = 30.0  # I16: what is disturbed settles within this
 POLL_S = 0.05
@@ -61,6 +63,11 @@ class House:
     environ: Mapping[str, str]
 
     @property
+    def ring(self) -> str:
+        """The key ring of this product's F-codes."""
+        return self.environ[FCODE_KEYS]
+
+    @property
     def serving_pids(self) -> dict[str, int]:
         """The processes that have a part in answering a request."""
         return {name: self.pids[name] for name in ("web", "valkey", "postgres")}
@@ -83,11 +90,12 @@ class House:
             }
         )
 
-    async def press(self, drop: str, member: int) -> tuple[int, str]:
-        """One press of the button: status and body. `Failed` when no answer comes."""
+    async def press(self, drop: str, member: int, fcode: str | None = None) -> tuple[int, str]:
+        """One press of the button, or with an F-code: status and body. `Failed` when no answer comes."""
+        body = {"allocation": "all"} if fcode is None else {"fcode": fcode}
         headers = {"Authorization": f"Bearer {self.minter.shopper(member)}"}
         url = f"{self.at.url}/v1/drops/{drop}/reservations"
-        async with _lost_is_failed(url), self.session.post(url, json={"allocation": "all"}, headers=headers) as answer:
+        async with _lost_is_failed(url), self.session.post(url, json=body, headers=headers) as answer:
             return answer.status, await answer.text()
 
     async def import_points(self, name: str, csv: Path) -> None:
@@ -102,6 +110,16 @@ class House:
             ):
                 if answer.status != 201:
                     raise Failed(f"the import was answered {answer.status} {(await answer.text())[:300]}")
+
+    async def export_codes(self, batch: str) -> AsyncIterator[bytes]:
+        """A batch's CSV, in the pieces in which it arrives. `Failed` when it is refused or cut off."""
+        headers = {"Authorization": f"Bearer {self.minter.operator()}"}
+        url = f"{self.at.url}/v1/ops/fcodes/{batch}.csv"
+        async with _lost_is_failed(url), self.session.get(url, headers=headers) as answer:
+            if answer.status != 200:
+                raise Failed(f"the export was answered {answer.status} {(await answer.text())[:300]}")
+            async for piece in answer.content.iter_any():
+                yield piece
 
     async def settled(self, drop: str, taken_min: int) -> int:
         """How many units members hold or have confirmed, once gate and ledger agree; `Failed` when that does not come.
@@ -139,8 +157,9 @@ async def _lost_is_failed(url: str) -> AsyncIterator[None]:
 
 
 def shipped(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without any setting of the product: its defaults are what is measured."""
-    return {name: value for name, value in environ.items() if not name.startswith("FLASHSALE_")}
+    """An environment with no setting of the product but a key for F-codes: its defaults are what is measured."""
+    others = {name: value for name, value in environ.items() if not name.startswith("FLASHSALE_")}
+    return others | {FCODE_KEYS: new_ring()}
 
 
 @contextlib.asynccontextmanager
@@ -167,13 +186,13 @@ async def opened(plan: Plan, name: str) -> AsyncIterator[House]:
 
 
 @contextlib.asynccontextmanager
-async def one_call_each(house: House) -> AsyncIterator[tuple[str, int]]:
-    """A second web process on the same stores that combines nothing; gives its URL and process id."""
+async def beside(house: House, name: str, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, int]]:
+    """A second web process on the same stores, with settings of its own; gives its URL and process id."""
     port = service.free_port()
     url = f"http://127.0.0.1:{port}"
-    environ = {**_same_stores(house), **ONE_CALL_EACH, "FLASHSALE_PORT": str(port)}
+    environ = {**_same_stores(house), **settings, "FLASHSALE_PORT": str(port)}
     command = [sys.executable, "-m", "flashsale", "serve"]
-    async with program(command, environ=environ, log=house.folder / "one-call-each.log", url=f"{url}/readyz") as pid:
+    async with program(command, environ=environ, log=house.folder / f"{name}.log", url=f"{url}/readyz") as pid:
         yield url, pid
 
 

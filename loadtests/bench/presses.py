@@ -1,4 +1,4 @@
-"""Requests a second: refusals, durable wins and confirms, and the first two without combining, beside an empty handler.
+"""Requests a second beside an empty handler: refusals, wins and confirms, the first two uncombined, forged F-codes.
 
 Each request is by another member, with a token that no server has seen. In each round everything runs once, in an order
 that moves on from round to round; a ratio compares two runs of one round.
@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from statistics import median
 
-from loadtests.bench import confirms
-from loadtests.bench.contest import FIRST_MEMBER, WON, Contestant, Members, Run, note, presses, run
-from loadtests.bench.house import House, Plan, empty_handler, one_call_each
+from loadtests.bench import confirms, forged
+from loadtests.bench.contest import FIRST_MEMBER, RESERVE, WON, Contestant, Members, Run, note, presses, run
+from loadtests.bench.house import ONE_CALL_EACH, House, Plan, beside, empty_handler
 from loadtests.bench.table import Failed, Row, Target
 from loadtests.bench.wrk import Expected
 from loadtests.errors import SetupError
@@ -21,34 +21,40 @@ ENDLESS_UNITS = 2**31 - 1
 WARM_UP_S = 1
 
 REFUSED = Expected(409, "sold_out")
-NAMES = ("refusals", "wins", "confirms", "plain")
+NAMES = ("refusals", "wins", "confirms", "plain", "forged")
 Contestants = dict[str, Contestant]
-"""Those of NAMES that are asked for, `plain` as two of them, after `empty`."""
+"""Those of NAMES that are asked for, `plain` and `forged` as two of them each, after `empty`."""
 
 
 async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
     """The rows of those of `NAMES` that are asked for, the empty handler's first. `Failed` when none could begin."""
-    async with contestants(house, names) as found:
+    async with contestants(plan, house, names) as found:
+        order = list(found)
         if not plan.quick:
             plan.progress("warming up")
-            for each in found.values():
-                await run(plan, each, WARM_UP_S)
-        order = list(found)
+            await _all_once(plan, found, order, WARM_UP_S)
         for number in range(plan.rounds):
             plan.progress(f"round {number + 1} of {plan.rounds}")
-            runs = {}
-            for name in order:
-                if done := await run(plan, found[name], plan.seconds):
-                    runs[name] = done
-            _note_round(found, runs)
+            _note_round(found, await _all_once(plan, found, order, plan.seconds))
             order = [*order[1:], order[0]]
         for each in found.values():
             await _check(each)
     return [each.row for each in found.values()]
 
 
+async def _all_once(plan: Plan, found: Contestants, order: Sequence[str], duration_s: int) -> dict[str, Run]:
+    """A run of each, in this order. From the empty handler's, the first of all, the others' files are sized."""
+    runs = {}
+    for name in order:
+        if done := await run(plan, found[name], duration_s):
+            runs[name] = done
+            for each in found.values() if name == "empty" else ():
+                each.rate_guess = min(each.rate_guess, done.load.rate * RESERVE)
+    return runs
+
+
 @contextlib.asynccontextmanager
-async def contestants(house: House, names: Sequence[str]) -> AsyncIterator[Contestants]:
+async def contestants(plan: Plan, house: House, names: Sequence[str]) -> AsyncIterator[Contestants]:
     """All that run against each other, until the block ends."""
     async with contextlib.AsyncExitStack() as stack:
         empty_url, empty_pid = await stack.enter_async_context(empty_handler(house))
@@ -77,12 +83,14 @@ async def contestants(house: House, names: Sequence[str]) -> AsyncIterator[Conte
         if "confirms" in names:
             found["confirms"] = await confirms.contestant(house, members)
         if "plain" in names:
-            url, web_pid = await stack.enter_async_context(one_call_each(house))
+            url, web_pid = await stack.enter_async_context(beside(house, "one-call-each", ONE_CALL_EACH))
             pids = {**pids, "web": web_pid}
             row = Row("refusals, one call a request", "req/s")
             found["plain refusals"] = Contestant(row, url, pids, REFUSED, refused)
             row = Row("durable wins, one call a request", "req/s")
             found["plain wins"] = Contestant(row, url, pids, WON, won, check=all_in_ledger)
+        if "forged" in names:
+            found |= await stack.enter_async_context(forged.contestants(plan, house, members))
         winners += [each for each in found.values() if each.check is all_in_ledger]
         yield found
 

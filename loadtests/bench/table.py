@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 Kind = Literal["at least", "at most"]
 
+KIB = 1 << 10
 MIB = 1 << 20
 
 

@@ -1,6 +1,6 @@
 """Files of requests that are ready to be sent: one member each, with a token that no server has seen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +25,13 @@ class Hold(NamedTuple):
     reservation: str
 
 
-def press(drop: str, token: str) -> bytes:
+def press(drop: str, token: str, body: bytes = BODY) -> bytes:
     """One press of the button. The host's port is left out, so that every server gets the same bytes."""
     head = (
         f"POST /v1/drops/{drop}/reservations HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + BODY
+    return head.encode() + body
 
 
 def confirm(reservation: str, token: str) -> bytes:
@@ -46,6 +46,15 @@ def write_presses(path: Path, minter: Minter, drop: str, first_member: int, numb
     """Write the presses of the members from `first_member` on, whose ids have the same number of digits."""
     members = range(first_member, first_member + number)
     return _write(path, (press(drop, minter.shopper(member)) for member in members))
+
+
+def write_fcode_presses(
+    path: Path, minter: Minter, drop: str, members: Iterable[int], codes: Iterator[str]
+) -> Requests:
+    """Write a press of each member with the next F-code; the members' ids have the same number of digits."""
+    return _write(
+        path, (press(drop, minter.shopper(member), b'{"fcode":"%b"}' % next(codes).encode()) for member in members)
+    )
 
 
 def write_confirms(path: Path, minter: Minter, holds: Iterable[Hold]) -> Requests:

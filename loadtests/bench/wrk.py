@@ -17,16 +17,18 @@ SCRIPT = Path(__file__).with_name("press.lua")
 
 
 class Expected(NamedTuple):
-    """What every answer must be: this status, and this word in its body."""
+    """What every answer must be: this status, and this word in its body; or else those of `second`."""
 
     status: int
     word: str
+    second: tuple[int, str] | None = None
 
 
 class Load(NamedTuple):
-    """What wrk measured; every answer was the expected one."""
+    """What wrk measured; every answer was an expected one, so many of them of the second kind."""
 
     requests: int
+    second: int
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -47,10 +49,11 @@ def find_wrk() -> str:
 
 
 async def load(url: str, requests: Requests, expected: Expected, duration_s: int) -> Load:
-    """Press for `duration_s`. `Failed` when any answer is not the expected one, or the file was too short."""
+    """Press for `duration_s`. `Failed` when any answer is not an expected one, or the file was too short."""
     command = [
         find_wrk(), "-t1", f"-c{CONNECTIONS}", f"-d{duration_s}s", f"--timeout={ANSWER_TIMEOUT_S}s", f"-s{SCRIPT}", url,
         "--", str(requests.path), str(requests.length_bytes), str(expected.status), expected.word,
+        *map(str, expected.second or ()),
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -82,4 +85,5 @@ def read_output(output: str, command: str) -> Load:
         )
     if requests == 0:
         raise Failed("not one request was answered")
-    return Load(requests, int(said["duration_us"]) / 1e6, int(said["p50_us"]) / 1e3, int(said["p99_us"]) / 1e3, command)
+    seconds, p50_ms, p99_ms = int(said["duration_us"]) / 1e6, int(said["p50_us"]) / 1e3, int(said["p99_us"]) / 1e3
+    return Load(requests, int(said["second"]), seconds, p50_ms, p99_ms, command)

@@ -55,9 +55,7 @@ class SlowGate(Gate):
         if not self.go.is_set():
             self.waiting.set()
             await self.go.wait()
-        return await super().arm_finish(
-            drop, members, free, codes=codes, bound=bound, ttl_ms=ttl_ms, stripe=stripe
-        )
+        return await super().arm_finish(drop, members, free, codes=codes, bound=bound, ttl_ms=ttl_ms, stripe=stripe)
 
 
 class _DeafClient:

@@ -47,14 +47,6 @@ class Unavailable(FlashsaleError):
         self.retry_after_s = retry_after_s
 
 
-class RateLimited(FlashsaleError):
-    """Too many tries; try again later. `retry_after_s` is what the answer's `Retry-After` says."""
-
-    def __init__(self, detail: str, *, retry_after_s: int) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
 class GateUnavailable(Unavailable):
     """Redis did not answer in time. The call may or may not have had its effect."""
 

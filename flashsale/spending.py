@@ -4,19 +4,22 @@ A typo that the check symbol finds is answered at once, and does not count. A co
 member and for its address. A genuine one goes to the gate under its number. All three sound the same to who guesses.
 """
 
-import math
-from typing import Final
-
+import msgspec
 import structlog
 
 from fcodes import Code, Keys, NotOurs, Typo, read
 from flashsale import metrics
-from flashsale.errors import RateLimited
 from flashsale.tries import Tries
 
-TEXT_MAX_CHARS: Final = 10_000
-
 log = structlog.get_logger()
+
+_typo, _forged, _refused = (metrics.fcode_failures.labels(kind) for kind in ("typo", "forged", "refused"))
+
+
+class Limited(msgspec.Struct, frozen=True):
+    """Too many guesses; after so many seconds there may be more."""
+
+    seconds: float
 
 
 class Spending:
@@ -27,14 +30,14 @@ class Spending:
         self._tries = tries
         self._told = False
 
-    def read(self, text: str, *, member: int, address: str | None) -> int | None:
-        """The number of a genuine code; None for any other text. `RateLimited` for who has guessed too often.
+    def read(self, text: str, *, member: int, address: str | None) -> int | Limited | None:
+        """The number of a genuine code; None for any other text; `Limited` for who has guessed too often.
 
         From an address at its limit a genuine code still passes: honest members may sit behind it, too.
         """
         blocked = self._tries.blocked_s(member, address)
         if blocked is not None and blocked.member_s > 0:
-            raise _limited(blocked.member_s)
+            return Limited(blocked.member_s)
         if self._keys is None:
             self._tell_once()
             return None
@@ -43,28 +46,21 @@ class Spending:
             case Code():
                 return found.number
             case Typo():
-                metrics.fcode_failures.labels("typo").inc()
+                _typo.inc()
                 return None
             case NotOurs():
-                metrics.fcode_failures.labels("forged").inc()
+                _forged.inc()
                 if blocked is not None:
-                    raise _limited(blocked.address_s)
+                    return Limited(blocked.address_s)
                 self._tries.failed(member, address)
                 return None
 
     def refused(self, *, member: int, address: str | None) -> None:
         """The gate did not honour a genuine code (another's, revoked, expired, of another sale): that counts, too."""
-        metrics.fcode_failures.labels("refused").inc()
+        _refused.inc()
         self._tries.failed(member, address)
 
     def _tell_once(self) -> None:
         if not self._told:
             self._told = True
             log.warning("fcodes.no_key", detail="FLASHSALE_FCODE_KEYS is not set: every F-code is refused.")
-
-
-def _limited(seconds: float) -> RateLimited:
-    return RateLimited(
-        "Too many F-codes that are not valid; check the code, and try again when Retry-After is over.",
-        retry_after_s=max(1, math.ceil(seconds)),
-    )

@@ -14,8 +14,9 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from flashsale.domain import Claim, Drop, Refusal, Reservation, State, Verdict
-from flashsale.errors import RateLimited, Refused
+from flashsale.errors import Refused
 from flashsale.reservations import Held, Known
+from flashsale.spending import Limited
 from flashsale.web import problems
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
@@ -107,9 +108,6 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
         else:
             claim = Claim(identity.member, wanted.allocation, wanted.quantity, key, identity.tier)
             outcome = await context.reservations.reserve(drop_id, claim)
-    except RateLimited as limited:
-        answer = _rate_limited(limited.retry_after_s)
-        return answer if request.keep_alive else answer.closing()
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
         return problems.answer_to(request, error)
     answer = _answer(drop_id, outcome)
@@ -118,13 +116,15 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
 
 async def _reserve_with_code(
     request: BaseRequest, context: Context, *, identity: Identity, wanted: ReserveIn, drop: Drop, key: str | None
-) -> Held | Known | Refusal:
+) -> Held | Known | Refusal | Limited:
     """A press with an F-code. What we did not make is refused here: a flood of guesses reaches no store."""
     assert wanted.fcode is not None
     if wanted.quantity != 1:
         raise Refused("invalid_request", "An F-code buys one unit: `quantity` is 1 with it.")
     address = _address(request)
     code = context.spending.read(wanted.fcode, member=identity.member, address=address)
+    if isinstance(code, Limited):
+        return code
     if code is None:
         if wanted.allocation is not None and drop.allocation(wanted.allocation) is None:
             return Refusal(Verdict.NOT_FOUND)
@@ -149,8 +149,10 @@ def _rate_limited(retry_after_s: int) -> Prepared:
     )
 
 
-def _answer(drop_id: str, outcome: Held | Known | Refusal) -> Prepared:
+def _answer(drop_id: str, outcome: Held | Known | Refusal | Limited) -> Prepared:
     match outcome:
+        case Limited(seconds=seconds):
+            return _rate_limited(max(1, math.ceil(seconds)))
         case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
             return _not_open(opens_at_ms, max(1, math.ceil(opens_at_ms / 1000 - time.time())))
         case Refusal(verdict=verdict):

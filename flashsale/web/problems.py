@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from flashsale import metrics
-from flashsale.errors import RateLimited, Refused, Unauthenticated, Unavailable
+from flashsale.errors import Refused, Unauthenticated, Unavailable
 
 log = structlog.get_logger()
 
@@ -89,8 +89,6 @@ def of_error(error: Exception) -> web.Response:
         case Unavailable(detail=detail, retry_after_s=retry_after_s):
             metrics.unavailable.labels(type(error).__name__).inc()
             return problem("unavailable", detail, retry_after_s=retry_after_s)
-        case RateLimited(detail=detail, retry_after_s=retry_after_s):
-            return problem("rate_limited", detail, retry_after_s=retry_after_s)
         case web.HTTPException():
             return _of_http(error)
         case web.RequestPayloadError():

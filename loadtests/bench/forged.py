@@ -44,8 +44,8 @@ class Calls:
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._seconds = 0.0
-        self._scripts = self._commands = 0
+        self.seconds = 0.0
+        self.scripts = self.commands = 0
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -54,22 +54,22 @@ class Calls:
             async with redis.from_url(self._redis_url) as client:
                 before, began_at = await _counted(client), time.monotonic()
                 yield
-                self._seconds += time.monotonic() - began_at
+                self.seconds += time.monotonic() - began_at
                 after = await _counted(client)
         except redis.RedisError as fault:
             raise Failed(f"Redis did not tell how often it was asked: {fault!r}") from None
-        self._scripts += after.scripts - before.scripts
-        self._commands += after.commands - before.commands - 1  # the counting itself
+        self.scripts += after.scripts - before.scripts
+        self.commands += after.commands - before.commands - 1  # the counting itself
 
     @property
     def scripts_a_second(self) -> float:
         """How often a script was called: the service calls Redis with nothing else."""
-        return self._scripts / self._seconds
+        return self.scripts / self.seconds
 
     @property
     def commands_a_second(self) -> float:
         """All commands; what is asked without a script would show here."""
-        return self._commands / self._seconds
+        return self.commands / self.seconds
 
 
 async def _counted(client: redis.Redis) -> Counted:

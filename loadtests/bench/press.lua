@@ -1,6 +1,6 @@
 -- press: sends each request of a file once, in order, and tells whether every answer was an expected one.
--- Arguments: the file, the length in bytes of each of its requests, the status and a word of the body that are expected,
--- and, where answers of a second kind are expected, too, their status and word.
+-- Arguments: the file, the length in bytes of each of its requests, the status and a word of the body that are wanted,
+-- and, where answers of a second kind are right, too, their status and word.
 -- Reading as it goes costs a read(2) every ten requests and no start-up; formatting would cost more than pressing.
 -- Writes lines "= name value" at the end; times in microseconds.
 local file, length, status_wanted, word, second_status, second_word

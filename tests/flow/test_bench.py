@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from aiohttp.test_utils import TestServer
 
 from flashsale import embedded
 from loadtests.api import Api
-from loadtests.bench import confirms, customers, points, presses
-from loadtests.bench.contest import Members
-from loadtests.bench.house import House
+from loadtests.bench import codes, confirms, customers, forged, minting, points, presses
+from loadtests.bench.contest import Contestant, Members
+from loadtests.bench.house import FCODE_KEYS, House
 from loadtests.bench.processes import cpu_s, program
 from loadtests.bench.table import Failed, Row, Target, document, table_text
 from loadtests.bench.tokenfile import Hold, write_confirms, write_presses
@@ -35,6 +35,12 @@ ROOT = Path(__file__).parents[2]
 QUICK = [sys.executable, "-m", "loadtests.bench", "--quick"]
 MINTER = Minter("s" * 32, expires_at=4_000_000_000)
 WAITING = ("durable wins, no order waiting", "durable wins, 500 orders waiting", "their ratio")
+FORGED = ("forged F-codes, from one address", "forged F-codes, no limit by address")
+READING = (
+    "F-codes read and verified, one process",
+    "bare hmac.digest of 9 bytes, one process",
+    "the first to the second",
+)
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 # A server whose third answer, and no other, is a 503: `sys.argv[1]` is its port.
@@ -66,15 +72,15 @@ def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     assert set(found["machine"]) == {"machine", "python", "valkey", "postgres"}
     assert "fsync on, synchronous_commit on" in found["machine"]["postgres"]
     rows = {row["name"].strip(): row for row in found["rows"]}
-    assert len(rows) == len(found["rows"]) == 6 + 3 + 1 + 3 + 3 + 1
+    assert len(rows) == len(found["rows"]) == 8 + 3 + 1 + 3 + 3 + 1 + 3 + 3 + 2
     for name, row in rows.items():
         assert row["figure"] > 0 or "gains" in name, name  # a process may gain nothing at all
         assert name in done.stdout
     pressed = [row for row in found["rows"] if row["unit"] == "req/s"]
     compared = [row for row in pressed if row["ratios"]]
-    assert [len(row["ratios"]) for row in compared] == [1] * 6
+    assert [len(row["ratios"]) for row in compared] == [1] * 8
     assert compared[0]["ratios"] == [1.0]
-    assert len(pressed) == 6 + 2
+    assert len(pressed) == 8 + 2
     for row in pressed:
         assert 0 < row["p50_ms"][0] <= row["p99_ms"][0]
         assert row["cpu_us"]["web"][0] > 0
@@ -89,6 +95,15 @@ def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     assert share["samples"] == [pytest.approx(many["samples"][0] / none["samples"][0])]
     delivery = rows["delivery of 200 waiting orders, one worker"]
     assert min(delivery["cpu_us"][name][0] for name in ("worker", "postgres")) > 0
+    calls = r"Redis calls a second: [\d.,]+ \([\d.,]+ at rest\), with those inside scripts [\d.,]+ \([\d.,]+\)"
+    split = r"(\d+) of [\d,]+ fcode_invalid, the others rate_limited; "
+    one, many = (rows[name] for name in FORGED)
+    assert (limit := re.fullmatch(split + calls, one["note"])), one["note"]
+    assert int(limit[1]) in {20, 40}  # the address' limit, in one window or in two
+    assert re.fullmatch(calls, many["note"])
+    read, bare, share = (rows[name] for name in READING)
+    each = zip(read["samples"], bare["samples"], strict=True)
+    assert share["samples"] == [pytest.approx(mine / theirs) for mine, theirs in each]
     assert compared[0]["command"] in done.stdout
     assert "quick look" in done.stdout
     assert {row["met"] for row in found["rows"]} == {None}
@@ -126,6 +141,20 @@ async def test_one_wrong_answer_voids_the_run(tmp_path: Path) -> None:
     assert str(SCRIPT) in measured.command
 
 
+@needs_wrk
+async def test_answers_of_the_second_kind_are_expected_and_counted(tmp_path: Path) -> None:
+    """Where two kinds of answer are right, how many were of the second is told; a third kind still voids the run."""
+    port = free_port()
+    requests = write_presses(tmp_path / "requests.bin", MINTER, "d", 1_000_000_000, 60_000)
+    command = [sys.executable, "-c", MOSTLY_SOLD_OUT, str(port)]
+    url = f"http://127.0.0.1:{port}"
+    async with program(command, environ=os.environ, log=tmp_path / "log", url=f"{url}/healthz"):
+        both = await load(url, requests, Expected(503, "unavailable", (409, "sold_out")), 1)
+        with pytest.raises(Failed, match=r"^(\d+) of \1 answers .*409 .*sold_out"):
+            await load(url, requests, Expected(503, "unavailable", (409, "paused")), 1)
+    assert both.second == both.requests - 1 > 1
+
+
 def test_no_two_requests_are_of_one_member(tmp_path: Path) -> None:
     """A file holds whole requests of one length, each by another member with another token."""
     written = write_presses(tmp_path / "requests.bin", MINTER, "d", 1_000_000_000, 2_500)
@@ -158,6 +187,8 @@ class Liar:
 
     sold_out_after: int = sys.maxsize
     asked: list[str] = field(default_factory=list)
+    ring: str = field(default_factory=codes.new_ring)
+    exported: Callable[[list[str]], list[str]] = list
 
     async def reserve(self, request: web.Request) -> web.Response:
         self.asked.append(request.headers["Authorization"])
@@ -167,6 +198,13 @@ class Liar:
 
     async def create(self, _: web.Request) -> web.Response:
         return web.json_response({}, status=201)
+
+    async def mint(self, request: web.Request) -> web.Response:
+        return web.json_response({"batch": "7", "count": (await request.json())["count"]}, status=201)
+
+    async def export(self, _: web.Request) -> web.Response:
+        genuine = list(codes.genuine(self.ring, "7", range(100)))
+        return web.Response(text="".join(f"{line}\n" for line in ("code", *self.exported(genuine))))
 
     async def balance(self, _: web.Request) -> web.Response:
         taken = {"held": len(self.asked), "confirmed": 0}
@@ -179,10 +217,12 @@ class Liar:
         app.router.add_post("/v1/drops/{drop}/reservations", self.reserve)
         app.router.add_post("/v1/ops/drops", self.create)
         app.router.add_get("/v1/ops/drops/{drop}/balance", self.balance)
+        app.router.add_post("/v1/ops/drops/{drop}/allocations/all/fcodes", self.mint)
+        app.router.add_get("/v1/ops/fcodes/7.csv", self.export)
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
             at = Service(str(server.make_url("")).rstrip("/"), "s" * 32, None, database_url)
             pids = dict.fromkeys(("web", "valkey", "postgres"), os.getpid())
-            yield House(at, Api(session, at.url), session, MINTER, pids, folder, {})
+            yield House(at, Api(session, at.url), session, MINTER, pids, folder, {FCODE_KEYS: self.ring})
 
 
 async def test_customers_who_prepare_are_all_served_or_it_is_told(tmp_path: Path) -> None:
@@ -222,6 +262,37 @@ async def test_confirms_that_nobody_wrote_down_void_their_row(tmp_path: Path, ur
         each.answered, each.runs = 70, 1
         with pytest.raises(Failed, match="70 confirms were answered, the ledger has 0"):
             await each.check()
+
+
+async def test_a_flood_that_got_anything_or_locked_out_a_holder_voids_its_row(tmp_path: Path) -> None:
+    """After the flood one genuine code is honoured, and its unit is the only one taken; else the row fails."""
+    for liar, wrong in (
+        (Liar(), None),
+        (Liar(asked=["a forger was served"]), "and 2 units are taken"),
+        (Liar(sold_out_after=0), "a genuine one was answered 409"),
+    ):
+        async with liar.house(tmp_path) as house:
+            calls = forged.Calls("")
+            calls.seconds = 1.0
+            flood = forged.Flood(house, "d", "7", Members(1_000_000_000), calls, calls)
+            each = Contestant(Row("flood", "req/s"), house.at.url, {}, forged.INVALID, flood.prepare)
+            with pytest.raises(Failed, match=wrong) if wrong else contextlib.nullcontext():
+                await flood.check(each)
+
+
+async def test_an_export_that_is_not_the_minted_codes_is_a_failure(tmp_path: Path) -> None:
+    """One code too few, one twice, one altered: as many codes a second as you like, the row fails."""
+    lies: dict[str, Callable[[list[str]], list[str]]] = {
+        "has 100 lines": lambda right: right[1:],
+        "is not those codes": lambda right: [right[1], *right[1:]],
+        "and is not": lambda right: [*right[:-1], right[-1][:-1] + "-"],
+    }
+    async with Liar().house(tmp_path) as house:
+        assert await minting.mint_and_export(house, 100) > 0
+    for wrong, lie in lies.items():
+        async with Liar(exported=lie).house(tmp_path) as house:
+            with pytest.raises(Failed, match=wrong):
+                await minting.mint_and_export(house, 100)
 
 
 def test_output_without_figures_is_a_failure() -> None:

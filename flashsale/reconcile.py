@@ -170,7 +170,7 @@ class Arming:
             finally:
                 if sent is not None:
                     await asyncio.gather(sent, return_exceptions=True)
-            codes = _code_fields(state)
+            codes = await asyncio.to_thread(_code_fields, state)  # a million spent codes take most of a second
             if codes and not await self._gate.arm_codes(drop_id, epoch, codes):
                 return "lost"
             bound = [b.id for b in state.batches if b.bound]

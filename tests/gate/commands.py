@@ -31,7 +31,7 @@ MEMBERS = (999, 1_000, MEMBER_MAX)
 HOUR_MS = 3_600_000
 START = datetime.now(UTC).replace(microsecond=0)
 WINDOWS = {"open": (-2, 2), "upcoming": (2, 4), "later": (3, 4), "over": (-4, -2)}
-EXPIRIES = (None, None, START + timedelta(hours=1), START - timedelta(hours=1))
+EXPIRIES = (None, None, None, START + timedelta(hours=1), START - timedelta(hours=1))
 ELIGIBLE = {"list-1": MEMBERS[:2], "list-2": MEMBERS[1:]}
 POINTS = {Points("s", 1): "list-1", Points("s", 2): "list-2"}
 ACCESS: tuple[Access, ...] = (Everyone(), *POINTS, Tier(1), Fcode())
@@ -46,7 +46,15 @@ OWNERS = {
 
 
 How = Literal["well", "short", "fewer codes", "left", "without lists", "staging lost", "codes lost"]
-FAILURES: tuple[How, ...] = ("short", "fewer codes", "left", "without lists", "staging lost", "codes lost")
+FAILURES: tuple[How, ...] = (
+    "short",
+    "fewer codes",
+    "fewer codes",
+    "left",
+    "without lists",
+    "staging lost",
+    "codes lost",
+)
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,10 @@ def _claim(dice: random.Random) -> Claim:
         return Claim(member, dice.choice(_ALLOCATIONS), quantity, dice.choice((None, "k", "l")), tier)
     code = dice.choice((*CODES, number(7, 0)))
     owner = OWNERS.get(code // CODES_PER_BATCH_MAX, {}).get(code % CODES_PER_BATCH_MAX)
-    shows = owner if owner and dice.random() < 0.5 else member
-    return Claim(shows, dice.choice(_LANES), dice.choice((1, 1, quantity)), dice.choice((None, None, "m")), tier, code)
+    shows = owner if owner and dice.random() < 0.6 else member
+    return Claim(
+        shows, dice.choice(_LANES), dice.choice((1, 1, 1, quantity)), dice.choice((None, None, "m")), tier, code
+    )
 
 
 def _decide(claims: list[random.Random], dice: random.Random) -> Decide:
@@ -140,8 +150,8 @@ def _decide(claims: list[random.Random], dice: random.Random) -> Decide:
 
 def _batch(dice: random.Random, batch: int) -> FcodeBatch:
     """Half of them in order, most of the allocation that is most often one for codes."""
-    lane, count = dice.choice("cccab"), dice.choice((2_000, 2_000, 1))
-    revoked, bound = dice.random() < 0.2, dice.random() < 0.5
+    lane, count = dice.choice("ccccab"), dice.choice((2_000, 2_000, 1))
+    revoked, bound = dice.random() < 0.15, dice.random() < 0.4
     return fcodes(batch, lane, count=count, expires_at=dice.choice(EXPIRIES), revoked=revoked, bound=bound)
 
 
@@ -155,7 +165,7 @@ def _arm(dice: random.Random, *, steps: Sequence[int] = (1,), hows: Sequence[How
         closed=dice.random() < 0.1,
         keep=_picks(dice),
         batches=tuple(_batch(dice, batch) for batch in BATCHES),
-        spent=tuple(dice.sample(CODES, dice.randrange(4))),
+        spent=tuple(dice.sample(CODES, dice.randrange(5))),
         revoked=tuple(dice.sample(CODES, dice.randrange(3))),
         step=dice.choice(steps),
         how=dice.choice(hows),
@@ -163,7 +173,7 @@ def _arm(dice: random.Random, *, steps: Sequence[int] = (1,), hows: Sequence[How
 
 
 def _other(dice: random.Random) -> Command:
-    match dice.choice(("release", "release", "release", "settle", "lease", "evict", "rearm", "rearm", "fail")):
+    match dice.choice((*["release"] * 4, "settle", "lease", "evict", *["rearm"] * 3, "fail")):
         case "release":
             of_another, keeping, staying = (dice.random() < share for share in (0.15, 0.4, 0.4))
             return Release(_picks(dice), of_another=of_another, keeping=keeping, staying=staying)
@@ -174,7 +184,7 @@ def _other(dice: random.Random) -> Command:
         case "evict":
             return Evict(dice.choice(("meta", "ent", "pend", "codes", "elig", "bound", "bound")))
         case "rearm":
-            return _arm(dice, steps=(1, 1, 0, -1))
+            return _arm(dice, steps=(1, 1, 1, 1, 0, -1))
         case _:
             return _arm(dice, hows=FAILURES)
 

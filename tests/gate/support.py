@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -104,8 +104,10 @@ class Told:
 
     @property
     def bound(self) -> list[int]:
-        """The batches of which it must be known whose the codes are."""
-        return [batch.id for batch in self.batches if batch.bound]
+        """The batches of which it must be known whose the codes are: not of one that is over."""
+        now = datetime.now(UTC)
+        live = (b for b in self.batches if not b.revoked and (b.expires_at is None or b.expires_at > now))
+        return [batch.id for batch in live if batch.bound]
 
 
 def listed(name: str = "a", quantity: int = 10, *, eligible_set: str = "list-1") -> Allocation:

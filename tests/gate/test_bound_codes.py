@@ -10,8 +10,8 @@ import redis.asyncio
 
 from flashsale.domain import MEMBER_MAX, Claim, Drop, Fcode
 from flashsale.gate import UNARMED, Gate, Unarmed, keys
-from flashsale.gate.codes import batch_field, bound_fields
-from tests.gate.support import TTL_MS, Told, arm, at_epoch, fcodes, number, put_bound, said
+from flashsale.gate.codes import bound_fields
+from tests.gate.support import Told, arm, at_epoch, fcodes, number, put_bound, said
 from tests.support import allocation, claim, make_drop
 
 LANE = allocation("codes", 1_000, access=Fcode())
@@ -87,10 +87,9 @@ async def test_without_the_list_of_owners_nobody_is_refused(
 async def test_of_a_batch_that_is_over_nobody_needs_the_list(gate: Gate, over: dict[str, Any]) -> None:
     """A rebuild may leave it out."""
     drop = at_epoch(make_drop(LANE), 1)
-    batch = fcodes(1, bound=True, **over)
-    assert await gate.arm_begin(drop.id, 1) == "ok"
-    assert await gate.arm_codes(drop.id, 1, batch_field(batch))
-    assert await gate.arm_finish(drop, 0, {"codes": 1}, codes=1, ttl_ms=TTL_MS) == "ok"
+    told = Told([fcodes(1, bound=True, **over)])
+    assert told.bound == []
+    assert await arm(gate, drop, told=told) == "ok"
     assert await said(gate, drop, claim(1, code=number(1, 0))) == ["fcode_invalid"]
 
 

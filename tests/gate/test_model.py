@@ -129,7 +129,7 @@ def explore(pair: Pair, *, stories_max: int, shrink: bool) -> None:
 
 def test_gate_and_model_agree(pair: Pair) -> None:
     """Claims, releases, rebuilds that fail half-way, lost keys, late callers: answer by answer, state by state."""
-    explore(pair, stories_max=120, shrink=True)
+    explore(pair, stories_max=200, shrink=True)
 
 
 FAULTS = [
@@ -153,6 +153,7 @@ FAULTS = [
     ("decide", "expires > 0 and now >= expires", "false"),
     ("decide", "expires > 0 and", ""),
     ("decide", "if bound == 1 and not over then", "if false then"),
+    ("decide", "if bound == 1 and not over then", "if bound == 1 then"),
     ("decide", "if not n or redis.call('HLEN', key) ~= n + 1 then return {'unarmed'} end", ""),
     ("decide", "(a.kind == 'fcode') ~= (r[8] ~= nil)", "false"),
     ("decide", "if not r[8] then return nil end", "if not r[8] then return 'fcode_invalid' end"),
@@ -175,11 +176,14 @@ FAULTS = [
     ("decide", "bitmaps[field] = string.sub(set, 1, at - 1)", "local _ = string.sub(set, 1, at - 1)"),
     ("decide", "key, payload, code or ''}", "key, payload, ''}"),
     ("release", "and string.sub(line, 1, #id + 1) == id .. '\\t' then", "then"),
+    ("release", "found ~= '' and", ""),
     ("release", "flags % 2 == 1 and", "true and"),
     ("release", "kept[#kept + 1] = line", ""),
     ("release", "redis.call('ZREM', KEYS[3], id .. '|' .. member)", ""),
     ("release", "redis.call('HINCRBY', KEYS[1], 'n:' .. allocation, quantity)", ""),
+    ("release", "if code and flags < 2 then free(code) end", ""),
     ("release", "if code and flags < 2 then", "if code then"),
+    ("release", "255 - bit.lshift(1, serial % 8)", "0"),
     ("settle", "redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))", "0"),
     ("pending", "/ 1000) - ARGV[1]", "/ 1000)"),
     ("status", "if not known[batch] then", "if false then"),

@@ -146,8 +146,7 @@ async def test_drops_that_owe_the_gate_a_unit_are_found_by_hops(busy: Sale) -> N
     plain = """SELECT d.id FROM drops d WHERE EXISTS (
         SELECT 1 FROM reservations r WHERE r.drop_id = d.id AND NOT r.gate_released
     ) OR d.epoch = 0"""
-    end_to_end, _ = await scans(busy, plain, before=over)
-    assert end_to_end > 0
+    assert await scans(busy, plain, before=over) != (0, 6), "the plain way looks elsewhere, or reads all"
 
 
 async def test_a_drop_is_looked_after_until_it_is_over_and_owes_nothing(database_url: str) -> None:

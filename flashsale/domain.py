@@ -200,6 +200,14 @@ class Refusal(msgspec.Struct, frozen=True):
     opens_at_ms: int | None = None
 
 
+class Withheld(msgspec.Struct, frozen=True):
+    """There is a unit, and it is not given: what is given just now could not be written down."""
+
+
+Decision = Grant | Refusal | Withheld
+"""What the gate answers to a claim."""
+
+
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """A member's claim on units of an allocation, as the ledger has it."""
 

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from flashsale import metrics
-from flashsale.domain import Grant, Refusal
+from flashsale.domain import Decision, Grant, Refusal, Withheld
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -40,6 +40,16 @@ def configure(form: Literal["json", "console"]) -> None:
     )
 
 
+def _word(answer: Decision) -> str:
+    match answer:
+        case Refusal(verdict=verdict):
+            return verdict.value
+        case Withheld():
+            return "withheld"
+        case Grant(again=again):
+            return "again" if again else "held"
+
+
 class _Win(msgspec.Struct, frozen=True):
     event: str
     timestamp: datetime
@@ -58,11 +68,9 @@ class Tally:
         self._json = form == "json"
         self._log = structlog.get_logger()
 
-    def decided(self, drop_id: str, results: list[Grant | Refusal]) -> None:
+    def decided(self, drop_id: str, results: list[Decision]) -> None:
         """A batch of the gate."""
-        counts = Counter(
-            [r.verdict.value if isinstance(r, Refusal) else "again" if r.again else "held" for r in results]
-        )
+        counts = Counter([_word(r) for r in results])
         for word, count in counts.items():
             self._verdicts[drop_id, word] += count
 

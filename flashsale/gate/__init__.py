@@ -13,12 +13,13 @@ from typing import Final, Literal
 import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
-from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
+from flashsale.domain import Allocation, Claim, Decision, Drop, Everyone, Fcode, Grant, Points, Tier
 from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
 from flashsale.gate.client import CONNECTIONS_MAX, Client, connect
 from flashsale.gate.clock import unix_ms
 from flashsale.gate.codes import Field, pack_fields
+from flashsale.gate.replies import WORDS, decision, grant_of, units
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
 __all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
@@ -44,7 +45,7 @@ class Decisions(msgspec.Struct, frozen=True):
 
     epoch: int
     now_ms: int
-    results: list[Grant | Refusal]
+    results: list[Decision]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -60,7 +61,6 @@ class Status(msgspec.Struct, frozen=True):
     found: dict[str, tuple[str, int]]
 
 
-_REFUSALS: Final = {v.value.encode(): Refusal(v) for v in Verdict}
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -130,9 +130,19 @@ class Gate:
             raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}); {again}") from error
 
     async def decide(
-        self, drop: Drop, min_epoch: int, claims: Sequence[Claim], settled: Sequence[Grant] = (), *, stripe: int = 0
+        self,
+        drop: Drop,
+        min_epoch: int,
+        claims: Sequence[Claim],
+        settled: Sequence[Grant] = (),
+        *,
+        grants_max: int | None = None,
+        stripe: int = 0,
     ) -> Decisions | Unarmed:
-        """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`."""
+        """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`.
+
+        After `grants_max` grants (None: any number), a claim that would be granted is `Withheld`, and takes nothing.
+        """
         ids = self._new_ids(len(claims))
         batches = [*{c.code // CODES_PER_BATCH_MAX for c in claims if c.code is not None}]
         reply = await self._run(
@@ -142,13 +152,14 @@ class Gate:
             _pack([_request(new_id, claim) for new_id, claim in zip(ids, claims, strict=True)]),
             _pack([f"{g.id}|{g.member}" for g in settled]),
             _pack(batches),
+            len(claims) if grants_max is None else grants_max,
         )
         assert isinstance(reply, list)
         if reply[0] != b"ok":
             return UNARMED
         epoch, now_ms = reply[1], reply[2]
         results = [
-            _REFUSALS[answer] if type(answer) is bytes else _decision(answer, new_id, claim, epoch, stripe)
+            WORDS[answer] if type(answer) is bytes else decision(answer, new_id, claim, epoch, stripe)
             for answer, new_id, claim in zip(reply[3:], ids, claims, strict=True)
         ]
         return Decisions(epoch, now_ms, results)
@@ -185,7 +196,7 @@ class Gate:
         assert isinstance(reply, list)
         if reply[0] != b"ok":
             return UNARMED
-        return [_grant_of(line, int(member), reply[1], stripe, pending=True) for member, line in reply[2:]]
+        return [grant_of(line, int(member), reply[1], stripe, pending=True) for member, line in reply[2:]]
 
     async def status(
         self, drop: Drop, min_epoch: int, look_for: Iterable[tuple[str, int]] | None = None, *, stripe: int = 0
@@ -212,8 +223,8 @@ class Gate:
             epoch=reply[2],
             now_ms=reply[1],
             available={name.decode(): left for name, left in rest[:pend]},
-            pending=_units(rest[pend + 1 : found]),
-            found=_units(rest[found + 1 :]),
+            pending=units(rest[pend + 1 : found]),
+            found=units(rest[found + 1 :]),
         )
 
     async def take_lease(self, drop_id: str, *, stripe: int = 0) -> bool:
@@ -343,40 +354,3 @@ class Gate:
 
 def _stagings(drop_id: str, stripe: int, epoch: int) -> tuple[str, str]:
     return keys.staging(drop_id, stripe, str(epoch)), keys.staging(drop_id, stripe, f"codes-{epoch}")
-
-
-def _decision(answer: object, new_id: str, c: Claim, epoch: int, stripe: int) -> Grant | Refusal:
-    assert isinstance(answer, list)
-    match answer[0]:
-        case b"held":
-            allocation, slot = answer[1].decode(), answer[2]
-            return Grant(new_id, c.member, allocation, c.quantity, slot, c.key, c.payload, epoch, stripe, code=c.code)
-        case b"again":
-            return _grant_of(answer[1], c.member, epoch, stripe, again=True, pending=answer[2] == 1)
-        case b"not_open":
-            return Refusal(Verdict.NOT_OPEN, opens_at_ms=answer[1])
-        case word:
-            raise RuntimeError(f"decide.lua answered {word!r}")
-
-
-def _grant_of(line: bytes, member: int, epoch: int, stripe: int, *, again: bool = False, pending: bool) -> Grant:
-    entry_id, allocation, quantity, slot, key, payload, code = line.decode().split("\t")
-    return Grant(
-        entry_id,
-        member,
-        allocation,
-        int(quantity),
-        int(slot),
-        key or None,
-        payload,
-        epoch,
-        stripe,
-        again,
-        pending,
-        int(code) if code else None,
-    )
-
-
-def _units(lines: list[bytes]) -> dict[str, tuple[str, int]]:
-    grants = (_grant_of(line, 0, 0, 0, pending=True) for line in lines)
-    return {g.id: (g.allocation, g.quantity) for g in grants}

@@ -76,12 +76,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Decide:
-    """Claims; settled grants ride along. `ahead`: the caller knows of a later epoch; `before`: of an older drop."""
+    """Claims; settled grants ride along. `ahead`: the caller knows of a later epoch; `before`: of an older drop.
+
+    `grants_max`: no more may be granted (None: any number).
+    """
 
     claims: tuple[Claim, ...]
     settle: tuple[int, ...]
     ahead: int
     before: bool
+    grants_max: int | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def _claim(dice: random.Random) -> Claim:
 
 def _decide(claims: list[random.Random], dice: random.Random) -> Decide:
     ahead, before = dice.choice((*[0] * 20, -1, 1)), dice.random() < 0.1
-    return Decide(tuple(_claim(each) for each in claims), _picks(dice), ahead, before)
+    grants_max = dice.choice((*[None] * 8, 0, 1, 2))
+    return Decide(tuple(_claim(each) for each in claims), _picks(dice), ahead, before, grants_max)
 
 
 def _batch(dice: random.Random, batch: int) -> FcodeBatch:
@@ -283,7 +288,8 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
         case Decide():
             caller = world.before if command.before else drop
             settled = world.picked(command.settle)
-            return await gate.decide(caller, drop.epoch + command.ahead, command.claims, settled)
+            least = drop.epoch + command.ahead
+            return await gate.decide(caller, least, command.claims, settled, grants_max=command.grants_max)
         case Release():
             shift = 1 if command.of_another else 0
             ended = [(g.id, g.member - shift) for g in world.picked(command.picks)]

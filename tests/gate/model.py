@@ -106,7 +106,14 @@ class ModelGate(Gate):
         return found
 
     async def decide(
-        self, drop: Drop, min_epoch: int, claims: Sequence[Claim], settled: Sequence[Grant] = (), *, stripe: int = 0
+        self,
+        drop: Drop,
+        min_epoch: int,
+        claims: Sequence[Claim],
+        settled: Sequence[Grant] = (),
+        *,
+        grants_max: int | None = None,
+        stripe: int = 0,
     ) -> Decisions | Unarmed:
         self._answer()
         ids = self._new_ids(len(claims))
@@ -116,6 +123,7 @@ class ModelGate(Gate):
         if not armed.lists_are_there(claims):
             return UNARMED
         armed.eligible = {name: lists[keys.eligible(drop.id, stripe, name)] for name in _eligible_sets(drop)}
+        armed.grants_left = len(claims) if grants_max is None else grants_max
         results = [armed.decide(new_id, claim) for new_id, claim in zip(ids, claims, strict=True)]
         for grant in settled:
             armed.pending.pop((grant.id, grant.member), None)

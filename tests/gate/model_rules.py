@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
-from flashsale.domain import Allocation, Claim, Drop, Fcode, Grant, Refusal, Tier, Verdict
+from flashsale.domain import Allocation, Claim, Decision, Drop, Fcode, Grant, Refusal, Tier, Verdict, Withheld
 from flashsale.eligibility import contains, gate_field
 
 PRECEDENCE = {verdict: rank for rank, verdict in enumerate(Verdict)}
@@ -98,6 +98,7 @@ class Armed:
     now: int
     eligible: dict[str, Fields] = field(default_factory=dict)
     bound: dict[int, Fields] = field(default_factory=dict)
+    grants_left: int = 0
 
     def grant(self, e: Entry, *, again: bool = False, pending: bool = True) -> Grant:
         """What a caller hears of an entry."""
@@ -121,7 +122,7 @@ class Armed:
             if claim.code is not None and batch is not None and batch.bound and not batch.over(self.now)
         )
 
-    def decide(self, new_id: str, claim: Claim) -> Grant | Refusal:
+    def decide(self, new_id: str, claim: Claim) -> Decision:
         """A decision, and what it changes."""
         drop, mine = self.meta.drop, self.entries.get(claim.member, [])
         same = _same_again(drop.per_member, mine, claim)
@@ -139,7 +140,10 @@ class Armed:
             return min(refusals, key=lambda r: (PRECEDENCE[r.verdict], r.opens_at_ms or 0))
         return Refusal(_without_candidates(drop, claim))
 
-    def _give(self, new_id: str, a: Allocation, c: Claim) -> Grant:
+    def _give(self, new_id: str, a: Allocation, c: Claim) -> Grant | Withheld:
+        if self.grants_left == 0:
+            return Withheld()
+        self.grants_left -= 1
         mine = self.entries.setdefault(c.member, [])
         slot = next(n for n in itertools.count(1) if all(e.slot != n for e in mine))
         given = Entry(new_id, c.member, a.id, c.quantity, slot, c.key, c.payload, c.code)

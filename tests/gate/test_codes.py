@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcodes import BATCH_MAX, CODES_PER_BATCH_MAX, SERIAL_MAX
-from flashsale.domain import Claim, Drop, Fcode, Grant
+from flashsale.domain import Claim, Drop, Fcode, Grant, Refusal
 from flashsale.gate import UNARMED, Decisions, Gate, Unarmed, keys
 from flashsale.gate.codes import pack_fields
 from tests.gate.model_rules import Codes
@@ -213,7 +213,7 @@ async def test_codes_expire_to_the_millisecond_of_the_servers_clock(gate: Gate) 
         while "fcode_invalid" not in words:
             decided = await gate.decide(drop, 0, [claim(1, code=number(1, 0)), claim(2, code=number(2, 0))])
             assert isinstance(decided, Decisions)
-            word, later = ["held" if isinstance(r, Grant) else r.verdict.value for r in decided.results]
+            word, later = [r.verdict.value if isinstance(r, Refusal) else "held" for r in decided.results]
             assert (word, later) == ("held" if decided.now_ms < ends_ms else "fcode_invalid", "held")
             assert await gate.release(drop.id, [(r.id, r.member) for r in decided.results if isinstance(r, Grant)])
             words.append(word)

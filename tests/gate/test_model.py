@@ -175,6 +175,8 @@ FAULTS = [
     ("decide", "spent[field] = true", ""),
     ("decide", "bitmaps[field] = string.sub(set, 1, at - 1)", "local _ = string.sub(set, 1, at - 1)"),
     ("decide", "key, payload, code or ''}", "key, payload, ''}"),
+    ("decide", "if found and may_grant == 0 then", "if false then"),
+    ("decide", "may_grant = may_grant - 1", ""),
     ("release", "and string.sub(line, 1, #id + 1) == id .. '\\t' then", "then"),
     ("release", "found ~= '' and", ""),
     ("release", "flags % 2 == 1 and", "true and"),

@@ -9,7 +9,20 @@ from importlib.resources import files
 import msgspec
 import pytest
 
-from flashsale.domain import Access, Claim, Drop, Everyone, Fcode, Grant, Points, Refusal, Tier, Verdict
+from flashsale.domain import (
+    Access,
+    Claim,
+    Decision,
+    Drop,
+    Everyone,
+    Fcode,
+    Grant,
+    Points,
+    Refusal,
+    Tier,
+    Verdict,
+    Withheld,
+)
 from flashsale.gate import Decisions, Gate
 from tests.gate.model_rules import closes_ms, opens_ms
 from tests.gate.support import Told, arm, armed, at_epoch, entry, fcodes, number, put_eligible
@@ -45,11 +58,15 @@ def test_the_script_says_the_words_in_its_header_and_ranks_them_in_its_code_in_t
     assert [word for word, _ in sorted(ranked, key=lambda pair: int(pair[1]))] == said[3:-1]
 
 
-def word(result: Grant | Refusal) -> str:
+def word(result: Decision) -> str:
     """The word of a decision."""
-    if isinstance(result, Refusal):
-        return result.verdict.value
-    return "again" if result.again else "held"
+    match result:
+        case Refusal(verdict=verdict):
+            return verdict.value
+        case Withheld():
+            return "withheld"
+        case Grant(again=again):
+            return "again" if again else "held"
 
 
 async def ask(gate: Gate, drop: Drop, *claims: Claim) -> list[str]:
@@ -273,3 +290,18 @@ async def test_windows_hold_to_the_millisecond_of_the_servers_clock(gate: Gate) 
             said.append(words)
             await asyncio.sleep(0.002)
     assert said[0] == ["not_open", "held"]
+
+
+async def test_what_may_not_be_granted_is_withheld_and_takes_nothing(gate: Gate) -> None:
+    """Who would be refused hears why, who has a unit hears of it, and the first grants go to those who came first."""
+    drop = await armed(gate, allocation("a", 2), allocation("later", 5, opens_in_s=HOUR_S), per_member=1)
+    decided = await gate.decide(drop, 0, [claim(1), claim(2), claim(3), claim(1), claim(4, "later")], grants_max=1)
+    assert isinstance(decided, Decisions)
+    assert [word(r) for r in decided.results] == ["held", "withheld", "withheld", "again", "not_open"]
+    none = await gate.decide(drop, 0, [claim(2), claim(1)], grants_max=0)
+    assert isinstance(none, Decisions)
+    assert [word(r) for r in none.results] == ["withheld", "again"]
+    assert await ask(gate, drop, claim(2), claim(3, "a")) == ["held", "sold_out"]
+    none = await gate.decide(drop, 0, [claim(3, "a")], grants_max=0)
+    assert isinstance(none, Decisions)
+    assert [word(r) for r in none.results] == ["sold_out"]

@@ -7,10 +7,11 @@
 --   last three only with an F-code, its number and the member's upper and lower 32 bits
 -- ARGV[3] settled grants, MessagePack ["id|member"...]: taken out of pend
 -- ARGV[4] MessagePack [batch...]: those of the requests' codes
+-- ARGV[5] how many may be granted; a further one that would be is "withheld", and takes nothing
 -- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a result being
 --   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
 --   | ["not_open", opens ms] | "fcode_invalid" | "fcode_spent" | "member_limit" | "sold_out"
---   | ["held", allocation, slot]
+--   | "withheld" | ["held", allocation, slot]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local raw, meta = redis.call('HGETALL', KEYS[1]), {}
@@ -44,7 +45,7 @@ for i, batch in ipairs(named) do
     end
   end
 end
-local requests, limit, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), {}
+local requests, limit, may_grant, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), tonumber(ARGV[5]), {}
 for i, r in ipairs(requests) do members[i] = r[2] end
 local entries = {}
 for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
@@ -151,8 +152,10 @@ for i, r in ipairs(requests) do
       elseif why == 'not_open' and best == RANK.not_open then result[2] = math.min(result[2], a.opens) end
     end
   end
-  if found then
+  if found and may_grant == 0 then result = 'withheld'
+  elseif found then
     local slot = 1
+    may_grant = may_grant - 1
     while slots[slot] do slot = slot + 1 end
     found.left = found.left - quantity
     taken[found.id] = found.left

@@ -37,6 +37,19 @@ class Circuit:
         self._failures = 0
         self._opened = 0
         self._until: float | None = None
+        self._probing = False
+
+    def admit(self) -> bool:
+        """Whether a call may be made now: any while it is closed, and after a pause one probe at a time.
+
+        A probe that nobody hears of again is followed by another one after `base_s`.
+        """
+        if self._until is None:
+            return True
+        if self.wait_s > 0:
+            return False
+        self._until, self._probing = self._now() + self._base_s, True
+        return True
 
     @property
     def closed(self) -> bool:
@@ -50,11 +63,12 @@ class Circuit:
 
     def note(self, *, ok: bool) -> None:
         """A call ended well or not. Failures of calls that began before it opened change nothing any more."""
+        probing, self._probing = self._probing, False
         if ok:
             self._failures, self._opened, self._until = 0, 0, None
             return
         self._failures += 1
-        if self._failures >= self._failures_max and self.wait_s == 0:
+        if self._failures >= self._failures_max and (probing or self.wait_s == 0):
             pause_s = min(self._max_s, self._base_s * 2**self._opened)
             self._opened = min(self._opened + 1, 32)
             self._until = self._now() + pause_s * (1 - self._jitter() / 4)

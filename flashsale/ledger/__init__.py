@@ -5,16 +5,19 @@ the way to it does wrong is `LedgerUnavailable`: the effect of the call is unkno
 """
 
 import asyncio
+import random
+import time
 from typing import Final
 
 import asyncpg
 
+from flashsale.circuit import Circuit
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
 from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
-from flashsale.ledger.pool import PASSING, Pool, open_pool, passing_faults
+from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
 from flashsale.ledger.queue import Later, consume
 from flashsale.ledger.reservations import (
     Commit,
@@ -85,9 +88,16 @@ class Ledger:
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":
         """Open two pools of at most `pool_max` connections each; every statement ends after `timeout_s`."""
-        pool = await open_pool(url, size_max=pool_max, timeout_s=timeout_s)
+        circuit = Circuit(
+            now=time.monotonic,
+            jitter=random.random,
+            failures_max=AWAY_AFTER,
+            base_s=AWAY_BASE_S,
+            max_s=AWAY_MAX_S,
+        )
+        pool = await open_pool(url, size_max=pool_max, timeout_s=timeout_s, circuit=circuit)
         try:
-            return cls(pool, await open_pool(url, size_max=pool_max, timeout_s=timeout_s))
+            return cls(pool, await open_pool(url, size_max=pool_max, timeout_s=timeout_s, circuit=circuit))
         except BaseException:
             await pool.close()
             raise
@@ -95,8 +105,7 @@ class Ledger:
     async def ping(self) -> None:
         """Return when a primary with this version's schema answers."""
         try:
-            async with passing_faults():
-                row = await self._pools[0].fetchrow(sql("ping"))
+            row = await self._pools[0].fetchrow(sql("ping"))
         except asyncpg.UndefinedTableError:
             raise LedgerUnavailable("The database has no schema yet: run `flashsale migrate`.") from None
         if not row["primary"]:

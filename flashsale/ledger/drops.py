@@ -10,7 +10,7 @@ import msgspec
 
 from flashsale.domain import Allocation, Drop, FcodeBatch
 from flashsale.ledger import fcodes
-from flashsale.ledger.pool import Executor, Pool, passing_faults
+from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
 
@@ -172,24 +172,21 @@ class DropStore:
 
     async def get(self, drop_id: str) -> Drop | None:
         """One drop, as it is now."""
-        async with passing_faults():
-            row = await self._pool.fetchrow(sql("drop_list"), drop_id, None, 1)
+        row = await self._pool.fetchrow(sql("drop_list"), drop_id, None, 1)
         return None if row is None else drop_of(row)
 
     async def page(self, after: str | None, limit: int) -> list[Drop]:
         """Drops by id, after that one."""
-        async with passing_faults():
-            return [drop_of(row) for row in await self._reading.fetch(sql("drop_list"), None, after, limit)]
+        return [drop_of(row) for row in await self._reading.fetch(sql("drop_list"), None, after, limit)]
 
     async def epochs(self) -> list[Epoch]:
         """The epochs of the drops that need looking after: those that run, will run, or owe the gate a unit."""
-        async with passing_faults():
-            rows = await self._pool.fetch(sql("drop_epochs"))
+        rows = await self._pool.fetch(sql("drop_epochs"))
         return [Epoch(r["id"], r["epoch"]) for r in rows]
 
     async def create(self, drop: Drop, *, actor: str, detail: object) -> bool:
         """A new drop with its allocations; False when the id is taken."""
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             list_price = drop.list_price
             epoch = await connection.fetchval(
                 sql("drop_insert"),
@@ -218,7 +215,7 @@ class DropStore:
 
         An exception inside leaves nothing behind.
         """
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             row = await connection.fetchrow(sql("drop_lock"), drop_id)
             if row is None:
                 yield None
@@ -244,7 +241,7 @@ class DropStore:
 
         Yields the act, the batch's number and how many codes it has. The drop is locked only when they are all stored.
         """
-        async with passing_faults(max_s), self._reading.acquire() as connection, connection.transaction():
+        async with self._reading.transaction(max_s=max_s) as connection:
             await connection.execute(sql("points_long_work"), f"{int(max_s)}s")
             batch = await fcodes.next_batch(connection)
             count = await fcodes.bind(connection, batch, rows, timeout_s=max_s)
@@ -259,13 +256,12 @@ class DropStore:
 
     async def note(self, *, actor: str, action: str, subject: str, detail: object) -> None:
         """A line of the audit log for an act that changes nothing here."""
-        async with passing_faults(), self._pool.acquire() as connection:
+        async with self._pool.connection() as connection:
             await _audit(connection, actor, action, subject, detail)
 
     async def bump(self, drop_id: str) -> int | None:
         """A new epoch, committed before anything is read for a rebuild; None for an unknown drop."""
-        async with passing_faults():
-            epoch = await self._pool.fetchval(sql("drop_bump"), drop_id)
+        epoch = await self._pool.fetchval(sql("drop_bump"), drop_id)
         return None if epoch is None else int(epoch)
 
     @asynccontextmanager
@@ -276,11 +272,8 @@ class DropStore:
 
         Yields None when the ledger's epoch is no longer `epoch`: somebody else rebuilds.
         """
-        async with (
-            passing_faults(ARMING_MAX_S),
-            self._pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        snapshot = self._pool.transaction(ARMING_MAX_S, isolation="repeatable_read", readonly=True)
+        async with snapshot as connection:
             await connection.fetchrow(sql("arming_time"), f"{ARMING_MAX_S}s")
             row = await connection.fetchrow(sql("drop_list"), drop_id, None, 1)
             if row is None or row["epoch"] != epoch:
@@ -307,8 +300,7 @@ class DropStore:
 
     async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
         """Units by allocation in one snapshot; empty for an unknown drop."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("balance"), drop_id, grant_ids)
+        rows = await self._reading.fetch(sql("balance"), drop_id, grant_ids)
         return [
             Units(
                 epoch=r["epoch"],
@@ -324,14 +316,12 @@ class DropStore:
 
     async def taken(self, drop_ids: list[str]) -> dict[tuple[str, str], int]:
         """By (drop, allocation), how many units are taken."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("units_taken"), drop_ids)
+        rows = await self._reading.fetch(sql("units_taken"), drop_ids)
         return {(r["drop_id"], r["id"]): r["taken"] for r in rows}
 
     async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
         """The audit log, newest first."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("audit_list"), subject, before, limit)
+        rows = await self._reading.fetch(sql("audit_list"), subject, before, limit)
         return [
             AuditLine(r["id"], r["at"], r["actor"], r["action"], r["subject"], msgspec.json.decode(r["detail"]))
             for r in rows

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from flashsale.domain import FcodeBatch, State
-from flashsale.ledger.pool import Executor, Pool, passing_faults
+from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.rows import Row
 from flashsale.ledger.statements import sql
 
@@ -181,54 +181,46 @@ class FcodeStore:
 
     async def get(self, batch: int) -> Batch | None:
         """One batch."""
-        async with passing_faults():
-            row = await self._reading.fetchrow(sql("fcodes_get"), batch)
+        row = await self._reading.fetchrow(sql("fcodes_get"), batch)
         return None if row is None else batch_of(row)
 
     async def page(self, before: int | None, limit: int) -> list[Batch]:
         """Batches, newest first."""
-        async with passing_faults():
-            return [batch_of(row) for row in await self._reading.fetch(sql("fcodes_list"), before, limit)]
+        return [batch_of(row) for row in await self._reading.fetch(sql("fcodes_list"), before, limit)]
 
     async def of_drop(self, drop_id: str) -> list[Batch]:
         """The batches of a drop."""
-        async with passing_faults():
-            return [batch_of(row) for row in await self._reading.fetch(sql("fcodes_of_drop"), drop_id)]
+        return [batch_of(row) for row in await self._reading.fetch(sql("fcodes_of_drop"), drop_id)]
 
     async def counts(self, batch: int) -> Counts:
         """A batch's codes by what became of them."""
-        async with passing_faults():
-            row = await self._reading.fetchrow(sql("fcodes_counts"), batch)
+        row = await self._reading.fetchrow(sql("fcodes_counts"), batch)
         spent: dict[str, Any] = msgspec.json.decode(row["spent"])
         return Counts(spent.get("held", 0), spent.get("confirmed", 0), spent.get("returned", 0), row["revoked"])
 
     async def spent(self, batch: int, after: int, limit: int) -> list[Spent]:
         """Who spent codes of a batch, by serial."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("fcodes_spent"), batch, after, limit)
+        rows = await self._reading.fetch(sql("fcodes_spent"), batch, after, limit)
         return [Spent(r["serial"], str(r["id"]), r["member"], State(r["state"]), r["created_at"]) for r in rows]
 
     async def bound(self, batch: int, after: int) -> list[Bound]:
         """Whom codes of a batch belong to, by serial: at most `PART_MAX` after that one."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("fcodes_bound_part"), batch, after, PART_MAX)
+        rows = await self._reading.fetch(sql("fcodes_bound_part"), batch, after, PART_MAX)
         return [Bound(r["serial"], r["member"], r["note"]) for r in rows]
 
     async def revoked(self, batch: int) -> set[int]:
         """The single codes of a batch that were revoked."""
         found: list[int] = []
         while True:
-            async with passing_faults():
-                last = found[-1] if found else -1
-                rows = await self._reading.fetch(sql("fcodes_revoked_of"), batch, last, PART_MAX)
+            last = found[-1] if found else -1
+            rows = await self._reading.fetch(sql("fcodes_revoked_of"), batch, last, PART_MAX)
             found += [r["serial"] for r in rows]
             if len(rows) < PART_MAX:
                 return set(found)
 
     async def mine(self, member: int, before: int | None, limit: int) -> list[OwnCode]:
         """Codes that belong to a member, newest batch first; before the code of that number."""
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("fcodes_mine"), member, before, limit)
+        rows = await self._reading.fetch(sql("fcodes_mine"), member, before, limit)
         return [
             OwnCode(
                 batch=batch_of(r),

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from flashsale.domain import Confirmation, Event, Money, Order, OrderState, Payment, Reservation
-from flashsale.ledger.pool import Pool, passing_faults
+from flashsale.ledger.pool import Pool
 from flashsale.ledger.queue import enqueue
 from flashsale.ledger.rows import Row, order_of, reservation_of
 from flashsale.ledger.statements import sql
@@ -103,7 +103,7 @@ class OrderStore:
             [None if p is None else p.amount for p in paid],
             [None if p is None else p.currency for p in paid],
         )
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             rows = await connection.fetch(sql("confirm"), *columns)
             queued = [str(row["queued"]) for row in rows if row["queued"] is not None]
             if queued:
@@ -118,7 +118,7 @@ class OrderStore:
         The unit goes back to its allocation, or to allocation `to`, or (not `restock`) leaves the sale.
         """
         detail = msgspec.json.encode({"reason": reason, "restock": restock, "to": to}).decode()
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             row = await connection.fetchrow(sql("return_reservation"), reservation, order, restock, to, detail)
             found = None if row["id"] is None else reservation_of(row)
             if row["outcome"] == "returned":
@@ -133,38 +133,34 @@ class OrderStore:
 
     async def load(self, orders: Sequence[str]) -> dict[str, Order]:
         """What these orders say, by id."""
-        async with passing_faults():
-            rows = await self._pool.fetch(sql("order_load"), orders)
+        rows = await self._pool.fetch(sql("order_load"), orders)
         return {found.id: found for found in map(order_of, rows)}
 
     async def settle(self, tried: Sequence[Tried]) -> None:
         """Write down what came of tries."""
-        async with passing_faults():
-            await self._pool.execute(
-                sql("order_settle"), [t.order for t in tried], [t.state.value for t in tried], [t.reason for t in tried]
-            )
-            again = [t.order for t in tried if t.state is OrderState.QUEUED]
-            if again:
-                await self._pool.execute(sql("order_stand_back"), again)
+        await self._pool.execute(
+            sql("order_settle"), [t.order for t in tried], [t.state.value for t in tried], [t.reason for t in tried]
+        )
+        again = [t.order for t in tried if t.state is OrderState.QUEUED]
+        if again:
+            await self._pool.execute(sql("order_stand_back"), again)
 
     async def page(
         self, state: OrderState | None, event: Event | None, before: str | None, limit: int
     ) -> list[ListedOrder]:
         """Orders, newest first."""
-        async with passing_faults():
-            rows = await self._reading.fetch(
-                sql("order_list"),
-                None if state is None else state.value,
-                None if event is None else event.value,
-                before,
-                limit,
-            )
+        rows = await self._reading.fetch(
+            sql("order_list"),
+            None if state is None else state.value,
+            None if event is None else event.value,
+            before,
+            limit,
+        )
         return [_listed_of(row) for row in rows]
 
     async def health(self, url: str | None = None) -> Health:
         """How the queue is, just now, and whether the endpoint at `url` is disabled."""
-        async with passing_faults():
-            row = await self._reading.fetchrow(sql("order_health"), url)
+        row = await self._reading.fetchrow(sql("order_health"), url)
         return Health(row["waiting"], row["oldest_s"], row["tries_max"], row["dead"], row["disabled"])
 
     async def replay(self, order: str, *, actor: str) -> OrderState | None:
@@ -172,7 +168,7 @@ class OrderStore:
 
         One that is waiting for its next try has it at once. An endpoint that was disabled is tried again.
         """
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             row = await connection.fetchrow(sql("order_lock"), order)
             if row is None:
                 return None
@@ -192,7 +188,7 @@ class OrderStore:
 
         Returns which, and where to go on: None when all have been looked at.
         """
-        async with passing_faults(), self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.transaction() as connection:
             rows = await connection.fetch(sql("orders_lost"), after, limit, LOST_AFTER_S)
             lost = [str(row["id"]) for row in rows if row["lost"]]
             if lost:
@@ -201,19 +197,16 @@ class OrderStore:
 
     async def prune_log(self, older_than_s: float, limit: int) -> int:
         """Forget what happened to jobs longer ago than that, at most `limit` lines; returns how many. Orders stay."""
-        async with passing_faults():
-            done = await self._pool.execute(sql("queue_log_prune"), older_than_s, limit)
+        done = await self._pool.execute(sql("queue_log_prune"), older_than_s, limit)
         return int(done.rpartition(" ")[2])
 
     async def disabled(self, url: str) -> bool:
         """Whether this endpoint of the shop said that it is gone."""
-        async with passing_faults():
-            return bool(await self._pool.fetchval(sql("endpoint_disabled"), url))
+        return bool(await self._pool.fetchval(sql("endpoint_disabled"), url))
 
     async def disable(self, url: str) -> None:
         """This endpoint of the shop said that it is gone: nobody sends there until an order is replayed."""
-        async with passing_faults():
-            await self._pool.execute(sql("endpoint_disable"), url)
+        await self._pool.execute(sql("endpoint_disable"), url)
 
 
 def _confirmed_of(row: Row) -> Confirmed:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from flashsale.ledger.pool import CALL_MAX_S, Executor, Pool, passing_faults
+from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.statements import sql
 
 IMPORT_TIMEOUT_S: Final = 3_600
@@ -65,8 +65,7 @@ class PointsStore:
 
     async def snapshot(self, snapshot: str) -> Snapshot | None:
         """Tell about one snapshot; None: there is none of that name."""
-        async with passing_faults():
-            row = await self._pool.fetchrow(sql("points_snapshot"), snapshot)
+        row = await self._pool.fetchrow(sql("points_snapshot"), snapshot)
         if row is None:
             return None
         zone = timezone(timedelta(seconds=row["cutoff_offset_s"]))
@@ -74,8 +73,7 @@ class PointsStore:
 
     async def points_of(self, snapshot: str, member: int) -> int | None:
         """Look up one member's points; None: no such snapshot, or the member is not in it."""
-        async with passing_faults():
-            points: int | None = await self._pool.fetchval(sql("points_of_member"), snapshot, member)
+        points: int | None = await self._pool.fetchval(sql("points_of_member"), snapshot, member)
         return points
 
     async def build_eligible(self, snapshot: str, at_least: int) -> EligibleInfo | None:
@@ -95,8 +93,7 @@ class PointsStore:
 
     async def eligible_info(self, snapshot: str, at_least: int) -> EligibleInfo | None:
         """Count the computed list; None: `build_eligible` has not computed it."""
-        async with passing_faults():
-            row = await self._pool.fetchrow(sql("points_eligible_info"), snapshot, at_least)
+        row = await self._pool.fetchrow(sql("points_eligible_info"), snapshot, at_least)
         return None if row is None else EligibleInfo(row["members"], row["chunks"])
 
     async def eligible_parts(self, snapshot: str, at_least: int) -> AsyncIterator[bytes]:
@@ -107,8 +104,7 @@ class PointsStore:
         """
         part = -1
         while True:
-            async with passing_faults():
-                row = await self._pool.fetchrow(sql("points_eligible_part"), snapshot, at_least, part)
+            row = await self._pool.fetchrow(sql("points_eligible_part"), snapshot, at_least, part)
             if row is None:
                 return
             part = row["part"]
@@ -118,7 +114,7 @@ class PointsStore:
 @asynccontextmanager
 async def _long_transaction(pool: Pool, timeout_s: int) -> AsyncIterator[Executor]:
     # Millions of rows take longer, up to their commit, than the pool lets a call last.
-    async with passing_faults(timeout_s), pool.acquire(timeout=CALL_MAX_S) as connection:
+    async with pool.connection(timeout_s) as connection:
         await connection.execute("BEGIN")
         try:
             await connection.execute(sql("points_long_work"), f"{timeout_s}s")

@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
@@ -23,7 +24,7 @@ from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import JOB_STATUS, Channel
 
 from flashsale.errors import LedgerUnavailable
-from flashsale.ledger.pool import PASSING, Executor, Pool, open_pool
+from flashsale.ledger.pool import PASSING, Executor, open_connections
 
 ENTRYPOINT: Final = "order"
 CONNECTIONS_MAX: Final = 4
@@ -75,7 +76,7 @@ class _Driver(AsyncpgPoolDriver):
     The library keeps every notice until it is read: while nothing may be taken, one for each confirm and each try.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool)
         self.told = False
 
@@ -151,7 +152,7 @@ async def consume(
     `admit(n)` says how many of at most n jobs may be taken now, and waits while none may (0 only when stopping);
     `admitted(n)` how many were. Several workers share the queue. Returns when what was begun is done.
     """
-    pool = await open_pool(url, size_max=CONNECTIONS_MAX, timeout_s=timeout_s)
+    pool = await open_connections(url, size_max=CONNECTIONS_MAX, timeout_s=timeout_s)
     manager = _manager(pool, handle, admit, admitted)
 
     async def forward() -> None:
@@ -189,7 +190,7 @@ async def consume(
 
 
 def _manager(
-    pool: Pool,
+    pool: asyncpg.Pool,
     handle: Callable[[str, int], Awaitable[Later | None]],
     admit: Callable[[int], Awaitable[int]],
     admitted: Callable[[int], None],

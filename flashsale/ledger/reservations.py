@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from flashsale.domain import Grant, Reservation, State, Verdict
-from flashsale.ledger.pool import Pool, passing_faults
+from flashsale.ledger.pool import Pool
 from flashsale.ledger.rows import reservation_of
 from flashsale.ledger.statements import sql
 
@@ -88,8 +88,7 @@ class ReservationStore:
             [g.stripe for g in grants],
             [g.stripe for g in grants],
         )
-        async with passing_faults():
-            rows = await self._pool.fetch(sql("commit"), drop_id, *columns)
+        rows = await self._pool.fetch(sql("commit"), drop_id, *columns)
         if rows[0]["ordinal"] == 0:
             return [Committed(rows[0]["expires_at"])] * len(grants)
         return [self._commit_of(row) for row in rows]
@@ -109,19 +108,18 @@ class ReservationStore:
 
     async def void(self, drop_id: str, grants: Sequence[Grant]) -> list[Standing]:
         """Put a tombstone under each id that has no reservation; returns what stands there."""
-        async with passing_faults():
-            rows = await self._pool.fetch(
-                sql("void_grants"),
-                drop_id,
-                [g.id for g in grants],
-                [g.member for g in grants],
-                [g.allocation for g in grants],
-                [g.quantity for g in grants],
-                [g.slot for g in grants],
-                [g.key for g in grants],
-                [g.payload for g in grants],
-                grants[0].epoch if grants else 0,
-            )
+        rows = await self._pool.fetch(
+            sql("void_grants"),
+            drop_id,
+            [g.id for g in grants],
+            [g.member for g in grants],
+            [g.allocation for g in grants],
+            [g.quantity for g in grants],
+            [g.slot for g in grants],
+            [g.key for g in grants],
+            [g.payload for g in grants],
+            grants[0].epoch if grants else 0,
+        )
         return [Standing(str(row["id"]), row["member"], State(row["state"]), row["keeps_slot"]) for row in rows]
 
     async def cancel(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
@@ -130,8 +128,7 @@ class ReservationStore:
 
     async def due(self, limit: int) -> dict[str, list[str]]:
         """The oldest holds whose time is over by the ledger's clock, by drop."""
-        async with passing_faults():
-            rows = await self._pool.fetch(sql("holds_due"), limit)
+        rows = await self._pool.fetch(sql("holds_due"), limit)
         by_drop: dict[str, list[str]] = {}
         for row in rows:
             by_drop.setdefault(row["drop_id"], []).append(str(row["id"]))
@@ -142,32 +139,27 @@ class ReservationStore:
         return await self._end(drop_id, ids, State.EXPIRED)
 
     async def _end(self, drop_id: str, ids: Sequence[str], state: State) -> list[Reservation]:
-        async with passing_faults():
-            return [reservation_of(row) for row in await self._pool.fetch(sql("end_holds"), drop_id, ids, state.value)]
+        return [reservation_of(row) for row in await self._pool.fetch(sql("end_holds"), drop_id, ids, state.value)]
 
     async def outbox(self, drop_id: str, limit: int) -> list[Ended]:
         """Up to `limit` ended reservations of a drop whose units the gate may not have back yet."""
-        async with passing_faults():
-            rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
+        rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
         return [
             Ended(str(row["id"]), row["drop_id"], row["member"], row["keeps_slot"], row["returned"]) for row in rows
         ]
 
     async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:
         """The gate of `epoch` has these units back: done, if that is still the ledger's epoch."""
-        async with passing_faults():
-            count = await self._pool.fetchval(sql("mark_released"), drop_id, ids, epoch)
+        count = await self._pool.fetchval(sql("mark_released"), drop_id, ids, epoch)
         return int(count)
 
     async def get(self, reservation_id: str) -> Reservation | None:
         """One reservation."""
-        async with passing_faults():
-            row = await self._reading.fetchrow(sql("reservation_get"), reservation_id)
+        row = await self._reading.fetchrow(sql("reservation_get"), reservation_id)
         return None if row is None else reservation_of(row)
 
     async def list_of(self, member: int, after: tuple[datetime, str] | None, limit: int) -> list[Reservation]:
         """A member's reservations, newest first; after that (created_at, id) when given."""
         created_at, last_id = after or (None, None)
-        async with passing_faults():
-            rows = await self._reading.fetch(sql("reservation_list"), member, created_at, last_id, limit)
+        rows = await self._reading.fetch(sql("reservation_list"), member, created_at, last_id, limit)
         return [reservation_of(row) for row in rows]

@@ -56,7 +56,7 @@ async def as_it_is(sale: Sale, grant: Grant, _meanwhile: Callable[[], Awaitable[
 
 async def epoch_read_first(sale: Sale, grant: Grant, meanwhile: Callable[[], Awaitable[None]]) -> bool:
     """The variant without the lock: the epoch is read by a statement of its own, then the row is inserted."""
-    async with sale.pool.acquire() as connection, connection.transaction():
+    async with sale.pool.connection() as connection, connection.transaction():
         drop = await connection.fetchrow("SELECT epoch FROM drops WHERE id = $1", sale.drop.id)
         if drop["epoch"] != grant.epoch:
             return False
@@ -204,7 +204,7 @@ async def test_of_commit_and_tombstone_the_first_wins(ledger: Ledger, quicker: s
 
         await until(so, f"{count} calls at the lock")
 
-    async with sale.pool.acquire() as holder:
+    async with sale.pool.connection() as holder:
         async with holder.transaction():
             await holder.fetch(sql("drop_lock"), sale.drop.id)
             calls: dict[str, Callable[[], Awaitable[object]]] = {

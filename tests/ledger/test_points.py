@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import redis.asyncio
 
 from flashsale import embedded
+from flashsale.circuit import Circuit
 from flashsale.domain import MEMBER_MAX
 from flashsale.eligibility import FIELDS_PER_PART_MAX, contains, encode_chunk, gate_field
 from flashsale.errors import Refused
@@ -36,7 +38,8 @@ async def pool(urls: embedded.Servers) -> AsyncIterator[Pool]:
     await admin.execute(f"CREATE DATABASE {name}")
     url = f"{urls.database_url.rpartition('/')[0]}/{name}"
     await migrate(url)
-    pool = await open_pool(url, size_max=4, timeout_s=5)
+    circuit = Circuit(now=time.monotonic, jitter=random.random)
+    pool = await open_pool(url, size_max=4, timeout_s=5, circuit=circuit)
     yield pool
     await pool.close()
     await admin.execute(f"DROP DATABASE {name}")
@@ -280,7 +283,7 @@ async def test_one_members_points_are_found_by_the_index_of_one_snapshot(
     for suffix in "abc":
         await put(store, name + suffix, csv_of(dict.fromkeys(range(1, 5_001), 5)))
     query = (SQL[0].parent / "points_of_member.sql").read_text()
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         plan = await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {query}", name + "b", 77)
     ran = [
@@ -295,7 +298,7 @@ async def test_one_members_points_are_found_by_the_index_of_one_snapshot(
 @pytest.mark.parametrize("path", SQL, ids=lambda path: str(path.stem))
 async def test_each_statement_is_understood_by_the_schema(pool: Pool, path: Path) -> None:
     """Every file of points can be prepared."""
-    async with pool.acquire() as connection:
+    async with pool.connection() as connection:
         await connection.prepare(path.read_text(encoding="utf-8"))
 
 

@@ -52,7 +52,7 @@ async def busy(database_url: str) -> AsyncIterator[Sale]:
 
 async def explain(sale: Sale, name: str, *args: object) -> list[Plan]:
     """The nodes of a statement's plan that touch reservations, made as the product's sessions make it."""
-    async with sale.pool.acquire() as connection:
+    async with sale.pool.connection() as connection:
         assert await connection.fetchval("SHOW enable_seqscan") == "on"
         (row,) = await connection.fetch(f"EXPLAIN (FORMAT JSON) {sql(name)}", *args)
     found = nodes(msgspec.json.decode(row[0])[0]["Plan"])
@@ -88,7 +88,7 @@ async def test_a_hot_statement_goes_by_its_index(
 
 async def test_without_its_index_a_statement_is_seen_to_read_everything(busy: Sale) -> None:
     """The check above can fail: without the index, and with a clock that moves while the statement runs."""
-    async with busy.pool.acquire() as connection:
+    async with busy.pool.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("DROP INDEX reservations_outbox")
@@ -105,7 +105,7 @@ async def test_without_its_index_a_statement_is_seen_to_read_everything(busy: Sa
 
 async def scans(sale: Sale, statement: str, *args: object, before: str | None = None) -> tuple[int, int]:
     """How often this call scans reservations from end to end, and how often by an index; what it wrote is undone."""
-    async with sale.pool.acquire() as connection:
+    async with sale.pool.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
         if before is not None:

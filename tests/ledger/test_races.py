@@ -10,7 +10,6 @@ import asyncpg
 from flashsale.domain import Grant, Reservation, State
 from flashsale.errors import LedgerUnavailable
 from flashsale.ledger import Committed, Existing, Ledger
-from flashsale.ledger.pool import passing_faults
 from flashsale.ledger.statements import sql
 from tests.ledger.support import Sale, open_sale, watch, words
 from tests.support import until
@@ -174,7 +173,7 @@ async def test_the_lock_order_is_what_keeps_deadlocks_away(ledger: Ledger) -> No
         return bool(await sale.pool.fetchval(waiting) == 1)
 
     async def meet(first: str, second: str) -> None:
-        async with passing_faults(), sale.pool.acquire() as other, other.transaction():
+        async with sale.pool.transaction() as other:
             await other.fetch(first, *([g.id] if "reservations" in first else [sale.drop.id]))
             cancel = asyncio.create_task(sale.cancel(g))
             try:

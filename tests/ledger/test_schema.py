@@ -25,7 +25,7 @@ CORE = MIGRATIONS[0].read_text(encoding="utf-8")
 async def test_every_statement_fits_the_schema_and_stands_alone(ledger: Ledger, path: Path) -> None:
     """Postgres prepares it, and would prepare no more than one. Its first line says what it is for."""
     text = path.read_text(encoding="utf-8")
-    async with pool_of(ledger).acquire() as connection:
+    async with pool_of(ledger).connection() as connection:
         await connection.prepare(text)
         with pytest.raises(asyncpg.PostgresSyntaxError, match="multiple commands"):
             await connection.prepare(f"{text};\n{text}")
@@ -139,7 +139,7 @@ def test_the_words_of_the_schema_are_those_of_the_domain() -> None:
 
 async def test_every_acknowledged_commit_waits_for_the_disk(ledger: Ledger) -> None:
     """The session says so itself, whatever the server's default is; and no statement waits for ever."""
-    async with pool_of(ledger).acquire() as connection:
+    async with pool_of(ledger).connection() as connection:
         settings = {name: await connection.fetchval(f"SHOW {name}") for name in ("synchronous_commit", "fsync")}
         assert settings == {"synchronous_commit": "on", "fsync": "on"}
         for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):

@@ -23,6 +23,7 @@ class Lane(Generic[Item, Result]):
     raises, the items of that batch, and no others, get the exception. At most `queue_max` items
     wait, and none for longer than `wait_max_s`: more, or later, is `Overloaded`, so that memory stays
     bounded and a store that stalls does not keep thousands waiting for one time-out after the other.
+    A call is given up when its oldest item is `answer_max_s` old: each is answered within that time.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Lane(Generic[Item, Result]):
         batch_max: int,
         queue_max: int,
         wait_max_s: float = 60.0,
+        answer_max_s: float = 3_600.0,
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self._call = call
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._wait_max_s = wait_max_s
+        self._answer_max_s = answer_max_s
         self._observe = observe
         self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._runner: asyncio.Task[None] | None = None
@@ -72,7 +75,8 @@ class Lane(Generic[Item, Result]):
             self._refuse_late(asyncio.get_running_loop().time() - self._wait_max_s)
             size = min(len(self._waiting), self._batch_max)
             if size:
-                await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)])
+                give_up_at = self._waiting[0][2] + self._answer_max_s
+                await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)], give_up_at)
         self._runner = None
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
@@ -95,16 +99,20 @@ class Lane(Generic[Item, Result]):
             if not future.done():
                 future.set_exception(Unavailable("The service is stopping; repeat the same request."))
 
-    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], give_up_at: float) -> None:
         try:
             if self._observe is not None:
                 self._observe(len(batch))
-            results = await self._call([item for item, _ in batch])
+            async with asyncio.timeout_at(give_up_at):
+                results = await self._call([item for item, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} came back with {len(results)} results")
         except asyncio.CancelledError:
             self._settle_all(batch, Unavailable("The service is stopping; repeat the same request."))
             raise
+        except TimeoutError:
+            self._settle_all(batch, Unavailable("This could not be answered in time; repeat the same request."))
+            return
         except Exception as error:  # noqa: BLE001 -- whatever it was, it belongs to the requests of this batch
             self._settle_all(batch, error)
             return

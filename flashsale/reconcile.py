@@ -25,8 +25,8 @@ Each act may be done twice, or by several processes at once, without harm.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -67,7 +67,10 @@ class Report(msgspec.Struct):
 class Arming:
     """Rebuilds gates from the ledger, one at a time per drop and process."""
 
-    def __init__(self, *, gate: Gate, ledger: Ledger, catalog: Catalog, ttl_after_close_s: int) -> None:
+    def __init__(
+        self, *, gate: Gate, ledger: Ledger, catalog: Catalog, ttl_after_close_s: int, now: Callable[[], datetime]
+    ) -> None:
+        self._now = now
         self._gate = gate
         self._ledger = ledger
         self._catalog = catalog
@@ -131,7 +134,8 @@ class Arming:
         return not isinstance(status, Unarmed) and status.epoch == drop.epoch
 
     async def _rebuild(self, drop_id: str) -> bool:
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for _ in range(REBUILD_TRIES_MAX):
             drop = await self._catalog.reload(drop_id)
             if drop is None:
@@ -144,7 +148,8 @@ class Arming:
             self._catalog.raise_epoch(drop.id, epoch)
             result = await self._copy(drop.id, epoch)
             metrics.rebuilds.labels(drop.id, result).inc()
-            log.info("gate.rebuild", drop=drop.id, epoch=epoch, result=result, seconds=time.monotonic() - began)
+            took_s = loop.time() - began
+            log.info("gate.rebuild", drop=drop.id, epoch=epoch, result=result, seconds=took_s)
             if result != "lost":
                 await self._catalog.reload(drop.id)
                 return result == "ok"
@@ -214,7 +219,7 @@ class Arming:
             await self._gate.bound_finish(drop.id, batch.id, staging, fields=fields, ttl_ms=self._ttl_ms(drop))
 
     def _ttl_ms(self, drop: Drop) -> int:
-        left_s = max(0.0, drop.ends_at.timestamp() - time.time())
+        left_s = max(0.0, (drop.ends_at - self._now()).total_seconds())
         return int((left_s + self._ttl_after_close_s) * 1000)
 
 

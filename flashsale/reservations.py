@@ -3,11 +3,13 @@
 A claim goes to the gate; a grant goes to the ledger; only what the ledger has committed is answered
 with yes. Every branch below is a step of the protocol; what breaks without it was found by its model.
 To confirm is the ledger's business alone: the gate holds a unit in the same way before and after.
+
+A store that is away costs nobody more than `answer_max_s`: each step has its share of it, and who runs out of time is
+told that repeating is safe. While the ledger keeps nothing, the gate grants nothing: who would be refused hears so as
+ever, who would win is asked to come back, and no unit lies about that nobody was told of.
 """
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -16,8 +18,20 @@ import msgspec
 
 from flashsale import metrics
 from flashsale.catalog import Catalog
+from flashsale.circuit import Circuit
 from flashsale.combining import Lane
-from flashsale.domain import LIVE, Claim, Grant, Payment, Refusal, Reservation, State, Verdict
+from flashsale.domain import (
+    LIVE,
+    Claim,
+    Decision,
+    Grant,
+    Payment,
+    Refusal,
+    Reservation,
+    State,
+    Verdict,
+    Withheld,
+)
 from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
 from flashsale.gate import UNARMED, Gate, Unarmed
 from flashsale.ledger import (
@@ -35,10 +49,22 @@ from flashsale.ledger import (
 ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
 COMMIT_RETRY_S: Final = 0.05
-COMMIT_MAX_S: Final = 6.0
-WAIT_MAX_S: Final = 5.0
 SETTLED_PER_CALL_MAX: Final = 1_000
-ARM_WAIT_S: Final = 5.0
+
+# Shares of `answer_max_s`. A press may begin another attempt in the first of it, and then has time for gate and ledger.
+LAST_ATTEMPT_SHARE: Final = 0.25
+GATE_SHARE: Final = 0.25
+LEDGER_SHARE: Final = 0.5
+REBUILD_SHARE: Final = 0.25
+CONFIRM_SHARE: Final = 0.8
+WAIT_SHARE: Final = 0.2
+"""For a call to begin; who has waited longer could not be answered in time."""
+
+KEEPS_NOTHING_AFTER: Final = 2
+KEEPS_NOTHING_BASE_S: Final = 0.5
+KEEPS_NOTHING_MAX_S: Final = 2.0
+"""So many batches in a row could not be committed, and a drop grants nothing; after a pause, one unit, to see."""
+
 CONFIRM_LANES: Final = 2
 """Confirms of different holds wait for nothing in common: while one transaction is written, the next is under way."""
 
@@ -59,12 +85,13 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Sizes of batches and queues, per drop and process."""
+    """Sizes of batches and queues, per drop and process, and how long anybody waits for an answer, seconds."""
 
     gate_batch_max: int = 256
     gate_queue_max: int = 20_000
     ledger_batch_max: int = 512
     ledger_queue_max: int = 20_000
+    answer_max_s: float = 10.0
 
 
 class _Lanes:
@@ -72,27 +99,37 @@ class _Lanes:
 
     def __init__(
         self,
-        decide: Callable[[list[Claim]], Awaitable[list[Grant | Refusal | Unarmed]]],
+        decide: Callable[[list[Claim]], Awaitable[list[Decision | Unarmed]]],
         commit: Callable[[list[Grant]], Awaitable[list[Commit]]],
         cancel: Callable[[list[str]], Awaitable[list[Reservation | None]]],
         limits: Limits,
+        keeps: Circuit,
     ) -> None:
-        self.gate: Lane[Claim, Grant | Refusal | Unarmed] = Lane(
+        whole_s = limits.answer_max_s
+        self.keeps = keeps
+        """Closed: what is granted is kept by the ledger."""
+        self.gate: Lane[Claim, Decision | Unarmed] = Lane(
             decide,
             batch_max=limits.gate_batch_max,
             queue_max=limits.gate_queue_max,
-            wait_max_s=WAIT_MAX_S,
+            wait_max_s=WAIT_SHARE * whole_s,
+            answer_max_s=GATE_SHARE * whole_s,
             observe=metrics.gate_batch.observe,
         )
         self.ledger: Lane[Grant, Commit] = Lane(
             commit,
             batch_max=limits.ledger_batch_max,
             queue_max=limits.ledger_queue_max,
-            wait_max_s=WAIT_MAX_S,
+            wait_max_s=WAIT_SHARE * whole_s,
+            answer_max_s=LEDGER_SHARE * whole_s,
             observe=metrics.ledger_batch.observe,
         )
         self.cancels: Lane[str, Reservation | None] = Lane(
-            cancel, batch_max=limits.ledger_batch_max, queue_max=limits.ledger_queue_max, wait_max_s=WAIT_MAX_S
+            cancel,
+            batch_max=limits.ledger_batch_max,
+            queue_max=limits.ledger_queue_max,
+            wait_max_s=WAIT_SHARE * whole_s,
+            answer_max_s=CONFIRM_SHARE * whole_s,
         )
         self.settled: list[Grant] = []
 
@@ -101,7 +138,8 @@ class Reservations:
     """The flow of all drops in this process.
 
     `arm(drop, force)` rebuilds a drop's gate when it is not armed, or in any case with `force`; `on_decided(drop,
-    results)` and `on_committed(drop, grants)` hear of every batch (metrics, logs).
+    results)` and `on_committed(drop, grants)` hear of every batch (metrics, logs). `now` is a monotonic clock in
+    seconds, `jitter` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -113,8 +151,10 @@ class Reservations:
         catalog: Catalog,
         arm: Callable[[str, bool], Awaitable[None]],
         new_ids: Callable[[int], list[str]],
+        now: Callable[[], float],
+        jitter: Callable[[], float],
         limits: Limits | None = None,
-        on_decided: Callable[[str, list[Grant | Refusal]], None] = lambda _drop, _results: None,
+        on_decided: Callable[[str, list[Decision]], None] = lambda _drop, _results: None,
         on_committed: Callable[[str, list[Grant]], None] = lambda _drop, _grants: None,
     ) -> None:
         self._gate = gate
@@ -123,6 +163,8 @@ class Reservations:
         self._new_ids = new_ids
         self._catalog = catalog
         self._arm = arm
+        self._now = now
+        self._jitter = jitter
         self._limits = limits or Limits()
         self._on_decided = on_decided
         self._on_committed = on_committed
@@ -133,7 +175,8 @@ class Reservations:
                 self._confirm,
                 batch_max=self._limits.ledger_batch_max,
                 queue_max=self._limits.ledger_queue_max,
-                wait_max_s=WAIT_MAX_S,
+                wait_max_s=WAIT_SHARE * self._limits.answer_max_s,
+                answer_max_s=CONFIRM_SHARE * self._limits.answer_max_s,
                 observe=metrics.confirm_batch.observe,
             )
             for _ in range(CONFIRM_LANES)
@@ -142,12 +185,19 @@ class Reservations:
     async def reserve(self, drop_id: str, claim: Claim) -> Held | Known | Refusal:
         """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
         lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
-        for _ in range(ATTEMPTS_MAX):
+        began = self._now()
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt and self._now() - began > LAST_ATTEMPT_SHARE * self._limits.answer_max_s:
+                break
             if lanes.ledger.depth >= self._limits.ledger_queue_max:  # a grant that cannot be kept helps nobody
                 raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
             grant = await lanes.gate.submit(claim)
             if isinstance(grant, Refusal):
                 return grant
+            if isinstance(grant, Withheld):
+                raise LedgerUnavailable(
+                    "Nothing can be stored just now, so nothing is given; repeat the same request.", retry_after_s=2
+                )
             if isinstance(grant, Unarmed):
                 await self._rebuilt(drop_id)
                 continue
@@ -159,7 +209,7 @@ class Reservations:
     async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:
         """Return when the gate has been rebuilt; a rebuild that takes long goes on without this request."""
         try:
-            async with asyncio.timeout(ARM_WAIT_S):
+            async with asyncio.timeout(REBUILD_SHARE * self._limits.answer_max_s):
                 await self._arm(drop_id, force)
         except TimeoutError:
             raise Unavailable("The sale is being put in order; repeat the same request.") from None
@@ -211,7 +261,7 @@ class Reservations:
             with metrics.confirm_seconds.time():
                 return await self._orders.confirm(wishes)
 
-        return await _until_known(confirm)
+        return await self._until_known(confirm)
 
     async def cancel(self, reservation: Reservation) -> Reservation | None:
         """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
@@ -232,12 +282,15 @@ class Reservations:
         task.add_done_callback(self._background.discard)
 
     def _open_lanes(self, drop_id: str) -> _Lanes:
-        async def decide(claims: list[Claim]) -> list[Grant | Refusal | Unarmed]:
+        async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
             drop = self._catalog.known(drop_id)
             assert drop is not None, drop_id
             settled, lanes.settled[:] = lanes.settled[:SETTLED_PER_CALL_MAX], lanes.settled[SETTLED_PER_CALL_MAX:]
+            grants_max = None if lanes.keeps.closed else int(lanes.keeps.admit())
             with metrics.gate_seconds.time():
-                decided = await self._gate.decide(drop, self._catalog.min_epoch(drop_id), claims, settled)
+                decided = await self._gate.decide(
+                    drop, self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
+                )
             if isinstance(decided, Unarmed):
                 return [UNARMED] * len(claims)
             # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
@@ -245,8 +298,14 @@ class Reservations:
             return list(decided.results)
 
         async def commit(grants: list[Grant]) -> list[Commit]:
-            outcomes = await self._commit(drop_id, grants)
+            try:
+                outcomes = await self._commit(drop_id, grants)
+            except BaseException:  # also when it was given up
+                lanes.keeps.note(ok=False)
+                raise
             committed = [g for g, o in zip(grants, outcomes, strict=True) if isinstance(o, Committed)]
+            if committed:  # any other outcome does not say that the ledger can write
+                lanes.keeps.note(ok=True)
             asyncio.get_running_loop().call_soon(self._on_committed, drop_id, committed)
             return outcomes
 
@@ -257,7 +316,14 @@ class Reservations:
             by_id = {r.id: r for r in ended}
             return [by_id.get(i) for i in ids]
 
-        lanes = self._lanes[drop_id] = _Lanes(decide, commit, cancel, self._limits)
+        keeps = Circuit(
+            now=self._now,
+            jitter=self._jitter,
+            failures_max=KEEPS_NOTHING_AFTER,
+            base_s=KEEPS_NOTHING_BASE_S,
+            max_s=KEEPS_NOTHING_MAX_S,
+        )
+        lanes = self._lanes[drop_id] = _Lanes(decide, commit, cancel, self._limits, keeps)
         return lanes
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
@@ -265,7 +331,18 @@ class Reservations:
             with metrics.ledger_seconds.time():
                 return await self._ledger.commit(drop_id, grants)
 
-        return await _until_known(commit)
+        return await self._until_known(commit)
+
+    async def _until_known(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """The ledger's answer; when it is lost, the same call with the same ids again, which waits for the first."""
+        for attempt in range(1, COMMIT_TRIES_MAX + 1):
+            try:
+                return await call()
+            except LedgerUnavailable:
+                if attempt == COMMIT_TRIES_MAX:
+                    raise
+                await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * (0.5 + self._jitter()))
+        raise AssertionError("unreachable")
 
     def waiting(self) -> tuple[int, int]:
         """How many requests wait for the gate, and how many for the ledger."""
@@ -276,16 +353,3 @@ class Reservations:
         """Return when what runs in the background is done."""
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
-
-
-async def _until_known(call: Callable[[], Awaitable[Result]]) -> Result:
-    """The ledger's answer; when that is lost, the same call with the same ids again, which waits for the first one."""
-    began = time.monotonic()
-    for attempt in range(1, COMMIT_TRIES_MAX + 1):
-        try:
-            return await call()
-        except LedgerUnavailable:
-            if attempt == COMMIT_TRIES_MAX or time.monotonic() - began > COMMIT_MAX_S:
-                raise
-            await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 -- jitter
-    raise AssertionError("unreachable")

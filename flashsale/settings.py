@@ -46,10 +46,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ledger_queue_max: Annotated[Positive, _is("Reservations waiting for the ledger in one process; beyond it 503.")] = (
         20_000
     )
-    ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 5.0
+    ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 3.0
     ledger_pool_max: Annotated[
         Positive, _is("Postgres connections of one process at most, twice: for deciding, for reading.")
     ] = 6
+    answer_max_s: Annotated[
+        PositiveSeconds,
+        _is("A press is answered within this, seconds: with 503 when the stores do not answer. Clients wait longer."),
+    ] = 10.0
     body_max_bytes: Annotated[Positive, _is("Largest JSON body, bytes; beyond it 413.")] = 65_536
     points_body_max_bytes: Annotated[Positive, _is("Largest points CSV, bytes; beyond it 413.")] = 4_294_967_296
     confirm_by: Annotated[

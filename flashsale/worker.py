@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -83,7 +84,13 @@ async def reconcile(settings: Settings, ledger: Ledger, redis_url: str) -> None:
     gate = Gate(client, timeout_s=settings.gate_timeout_s, new_ids=new_ids)
     try:
         catalog = Catalog(ledger.drops)
-        arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=settings.gate_ttl_after_close_s)
+        arming = Arming(
+            gate=gate,
+            ledger=ledger,
+            catalog=catalog,
+            ttl_after_close_s=settings.gate_ttl_after_close_s,
+            now=lambda: datetime.now(UTC),
+        )
         await until_available(Reconciler(gate=gate, ledger=ledger, arming=arming).run, jitter=random.random)
     finally:
         await gate.aclose()

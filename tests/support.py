@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import random
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -68,7 +70,7 @@ async def make_node(
     ledger = await Ledger.connect(database_url or servers.database_url, pool_max=6, timeout_s=timeout_s)
     ledger.reservations = make_store(*ledger._pools)
     catalog = Catalog(ledger.drops)
-    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=3600)
+    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=3600, now=lambda: datetime.now(UTC))
 
     async def arm(drop_id: str, force: bool) -> None:
         await arming.arm(drop_id, force)
@@ -85,6 +87,8 @@ async def make_node(
             catalog=catalog,
             arm=arm,
             new_ids=new_ids,
+            now=time.monotonic,
+            jitter=random.random,
             limits=limits,
         ),
         operations=Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids),

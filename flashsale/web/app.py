@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -90,9 +91,7 @@ async def _tick(context: Context, tally: log.Tally) -> None:
 async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
     """Open the stores and put the parts together."""
     if settings.redis_url is None or settings.database_url is None:
-        raise SetupError(
-            "FLASHSALE_REDIS_URL and FLASHSALE_DATABASE_URL are not set; `flashsale up` starts servers of its own."
-        )
+        raise SetupError("FLASHSALE_REDIS_URL or FLASHSALE_DATABASE_URL is not set; `flashsale up` brings servers.")
     auth = Authenticator(secret=settings.jwt_secret, jwks=jwks, now=time.time)
     gate = Gate(
         connect(settings.redis_url, timeout_s=settings.gate_timeout_s),
@@ -103,11 +102,24 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         settings.database_url, pool_max=settings.ledger_pool_max, timeout_s=settings.ledger_timeout_s
     )
     catalog = Catalog(ledger.drops)
-    arming = Arming(gate=gate, ledger=ledger, catalog=catalog, ttl_after_close_s=settings.gate_ttl_after_close_s)
+    arming = Arming(
+        gate=gate,
+        ledger=ledger,
+        catalog=catalog,
+        ttl_after_close_s=settings.gate_ttl_after_close_s,
+        now=lambda: datetime.now(UTC),
+    )
 
     async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
         await arming.arm(drop_id, force)
 
+    limits = Limits(
+        settings.gate_batch_max,
+        settings.gate_queue_max,
+        settings.ledger_batch_max,
+        settings.ledger_queue_max,
+        settings.answer_max_s,
+    )
     reservations = Reservations(
         gate=gate,
         ledger=ledger.reservations,
@@ -115,9 +127,9 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         catalog=catalog,
         arm=arm,
         new_ids=new_ids,
-        limits=Limits(
-            settings.gate_batch_max, settings.gate_queue_max, settings.ledger_batch_max, settings.ledger_queue_max
-        ),
+        now=time.monotonic,
+        jitter=random.random,
+        limits=limits,
         on_decided=tally.decided,
         on_committed=tally.committed,
     )

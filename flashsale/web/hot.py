@@ -5,6 +5,7 @@ would do: reads token, key and body, and turns refusals and faults into problem 
 """
 
 import math
+import random
 import time
 from functools import lru_cache
 from typing import Final
@@ -44,13 +45,19 @@ _created: Final = Template(201, "application/json")
 _known: Final = Template(200, "application/json")
 
 
-def _refusal(verdict: Verdict) -> Prepared:
-    headers = {"Retry_After": "1"} if verdict is Verdict.PAUSED else {}
+PAUSED_RETRY_S: Final = (2, 3, 4, 5)
+"""One of these is told to each: a crowd that waits must not come back all at once."""
+
+
+def _refusal(verdict: Verdict, **headers: str) -> Prepared:
     template = Template(problems.STATUS[verdict.value], problems.CONTENT_TYPE, **headers)
     return template.answer(problems.document(verdict.value, _DETAILS[verdict]))
 
 
-_REFUSALS: Final = {verdict: _refusal(verdict) for verdict in _DETAILS}
+_REFUSALS: Final[dict[Verdict, Prepared]] = {
+    verdict: _refusal(verdict) for verdict in _DETAILS if verdict is not Verdict.PAUSED
+}
+_PAUSED: Final = [_refusal(Verdict.PAUSED, Retry_After=str(seconds)) for seconds in PAUSED_RETRY_S]
 
 
 @lru_cache(maxsize=256)
@@ -155,6 +162,8 @@ def _answer(drop_id: str, outcome: Held | Known | Refusal | Limited) -> Prepared
             return _rate_limited(max(1, math.ceil(seconds)))
         case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
             return _not_open(opens_at_ms, max(1, math.ceil(opens_at_ms / 1000 - time.time())))
+        case Refusal(verdict=Verdict.PAUSED):
+            return random.choice(_PAUSED)  # noqa: S311 -- spreads, and keeps nothing secret
         case Refusal(verdict=verdict):
             return _REFUSALS[verdict]
         case Held(grant=g, expires_at=expires_at):

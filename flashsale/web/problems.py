@@ -1,5 +1,6 @@
 """Problem documents (RFC 9457): every refusal and fault as the answer a client reads."""
 
+import random
 from typing import Any, Final
 
 import msgspec
@@ -67,6 +68,11 @@ def document(code: str, detail: str, **extra: object) -> bytes:
     return _encode({**known, "detail": detail, "code": code, **extra})
 
 
+def spread_s(retry_after_s: int) -> int:
+    """When to come back: a crowd that was turned away together must not return together."""
+    return retry_after_s + random.randrange(retry_after_s + 1)  # noqa: S311 -- spreads, and keeps nothing secret
+
+
 def problem(code: str, detail: str, retry_after_s: int | None = None, **extra: object) -> web.Response:
     """The answer for a code. With `retry_after_s`, or for a 429 or 503, it says when to come back."""
     response = web.Response(status=STATUS[code], body=document(code, detail, **extra), content_type=CONTENT_TYPE)
@@ -88,7 +94,7 @@ def of_error(error: Exception) -> web.Response:
             return problem("unauthenticated", detail)
         case Unavailable(detail=detail, retry_after_s=retry_after_s):
             metrics.unavailable.labels(type(error).__name__).inc()
-            return problem("unavailable", detail, retry_after_s=retry_after_s)
+            return problem("unavailable", detail, retry_after_s=spread_s(retry_after_s))
         case web.HTTPException():
             return _of_http(error)
         case web.RequestPayloadError():

@@ -1,6 +1,8 @@
 """What goes wrong in one place stays there: one drop, one listener, one crowd of readers, one restored ledger."""
 
 import asyncio
+import random
+import time
 from datetime import timedelta
 
 import asyncpg
@@ -61,6 +63,8 @@ async def test_a_listener_that_fails_takes_no_answer_from_anybody(node: Node, ne
         catalog=node.catalog,
         arm=arm,
         new_ids=new_ids,
+        now=time.monotonic,
+        jitter=random.random,
         on_decided=broken,
         on_committed=broken,
     )
@@ -106,7 +110,7 @@ async def test_who_waits_for_longer_than_allowed_is_told_so(
     node: Node, new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, urls: embedded.Servers
 ) -> None:
     """A gate that stalls costs one time-out, not one after the other for all who queue behind."""
-    monkeypatch.setattr(flow, "WAIT_MAX_S", 0.0)
+    monkeypatch.setattr(flow, "WAIT_SHARE", 0.0)
     drop = await new_drop()
     own = await make_node(urls)
     await own.catalog.get(drop.id)

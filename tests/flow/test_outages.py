@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from flashsale import embedded, reconcile
-from flashsale.domain import Refusal, State, Verdict
+from flashsale import embedded, reconcile, reservations
+from flashsale.domain import Drop, Refusal, State, Tier, Verdict
 from flashsale.errors import GateUnavailable, LedgerUnavailable
+from flashsale.gate import Unarmed
 from flashsale.ledger.migrate import migrate
 from flashsale.reservations import Held, Known, Limits
 from tests.flow.faults import Wire, id_of, press
-from tests.support import Node, allocation, claim, make_drop, make_node, until
+from tests.support import TIMEOUT_S, Node, allocation, claim, make_drop, make_node, until
 
 GATE_TIMEOUT_S = 0.5
 SMALL = Limits(gate_batch_max=4, ledger_batch_max=4)
@@ -184,3 +185,49 @@ async def test_a_commit_that_stays_unknown_is_told_as_such(servers: embedded.Ser
         assert await node.reservations.reserve(drop.id, claim(2)) == Refusal(Verdict.SOLD_OUT)
         await sold(node, drop.id, 1)
         await node.aclose()
+
+
+async def pending(node: Node, drop: Drop) -> int:
+    """How many units lie in the gate without anybody having been told of them."""
+    status = await node.gate.status(drop, 0, [])
+    assert not isinstance(status, Unarmed)
+    return len(status.pending)
+
+
+async def presses_while_the_ledger_is_away(servers: embedded.Servers, presses: int) -> tuple[int, list[Refusal]]:
+    """One press after the other: the units that they leave pending, and what those heard who could not win.
+
+    In the end the ledger is back, and everything is sold.
+    """
+    async with Wire().to(servers.database_url) as wire:
+        node = await make_node(servers, database_url=wire.url, timeout_s=TIMEOUT_S)
+        early = allocation("early", 5, access=Tier(at_least=3))
+        drop = await node.operations.create(make_drop(allocation(quantity=60), early), actor="ops:1", detail={})
+        assert isinstance(await node.reservations.reserve(drop.id, claim(1, "a")), Held)
+        wire.lose_replies(1_000_000)
+        heard: list[Refusal] = []
+        for member in range(2, 2 + presses):
+            with pytest.raises(LedgerUnavailable):
+                await node.reservations.reserve(drop.id, claim(member, "a"))
+            answer = await node.reservations.reserve(drop.id, claim(member, "early"))
+            assert isinstance(answer, Refusal)
+            heard.append(answer)
+        wire.lose_replies(0)
+        left = await pending(node, drop)
+        answers = await asyncio.gather(*(press(node, drop.id, claim(member, "a")) for member in range(2, 61)))
+        assert not any(isinstance(answer, Refusal) for answer in answers)
+        assert await press(node, drop.id, claim(99, "a")) == Refusal(Verdict.SOLD_OUT)
+        await node.aclose()
+    return left, heard
+
+
+async def test_while_the_ledger_is_away_nothing_is_granted_and_losers_hear_why(
+    servers: embedded.Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two grants find out, and now and then one that probes; with the circuit off, every press leaves a unit behind."""
+    left, heard = await presses_while_the_ledger_is_away(servers, 8)
+    assert 2 <= left < 8
+    assert heard == [Refusal(Verdict.NOT_ELIGIBLE)] * 8
+    monkeypatch.setattr(reservations, "KEEPS_NOTHING_AFTER", 1_000_000)
+    left, _ = await presses_while_the_ledger_is_away(servers, 8)
+    assert left == 8

@@ -295,6 +295,20 @@ async def test_when_all_have_waited_for_too_long_no_call_is_made(calls: Calls, l
     assert await again == -3
 
 
+async def test_a_call_that_does_not_end_is_given_up_and_the_others_go_on(calls: Calls) -> None:
+    """Each item is answered within `answer_max_s`: those of that call are told to repeat, the next have theirs."""
+    one: Lane[int, int] = Lane(calls, batch_max=2, queue_max=10, answer_max_s=0.05)
+    stuck = [one.submit(1), one.submit(2)]
+    outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    one._answer_max_s = 60.0  # a slow machine must not make the second call late, too
+    after = one.submit(3)
+    await calls.begun(2)
+    await calls.end(2)
+    assert await after == -3
+    assert calls.batches == [[1, 2], [3]]
+
+
 async def test_an_observer_that_fails_fails_its_batch_alone(calls: Calls, lane: MakeLane) -> None:
     """Nobody hangs for the fault of who only counts."""
 

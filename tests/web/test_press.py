@@ -163,7 +163,8 @@ async def test_a_path_written_otherwise_takes_the_ordinary_way_to_the_same_answe
 
 def test_every_refusal_has_its_words() -> None:
     words = {v for v in Verdict if v not in {Verdict.AGAIN, Verdict.HELD, Verdict.NOT_OPEN}}
-    assert hot._REFUSALS.keys() == words
+    assert hot._REFUSALS.keys() == words - {Verdict.PAUSED}
+    assert len(hot._PAUSED) == len(hot.PAUSED_RETRY_S)
     assert problems.STATUS.keys() == problems.TITLES.keys()
     assert {v.value for v in words} <= problems.STATUS.keys()
     assert Template(503, "text/plain", Retry_After="1").answer(b"").status == 503

@@ -1,26 +1,50 @@
 """Repairs: rebuilds the gate, expires holds, returns units, voids grants that nobody committed.
 
-Who is authoritative when. The ledger always is. The gate is a cache of it that may decide, for as long as
-it is the gate of the ledger's present epoch, on the very server where it was armed: every script compares
-the server's replication id, which changes at a restart and at a failover, and every commit carries the
-epoch under which it was granted and is refused when the ledger has moved on. So a gate that was emptied,
-came back old, or lives on a primary that was replaced can refuse somebody wrongly for a moment, but can
-sell nothing.
+**Who is authoritative when.** The ledger, always, for what is: who has a unit, what is left, what the operators
+decided. The gate only for what may be asked next, and only while it is *the* gate: armed for the ledger's present
+epoch, on the very server that it was armed on. The first is checked where it matters, at the commit: a grant carries
+the epoch under which the Lua call made it, and the ledger compares it under the lock that covers the insert. The
+second is checked in every script: it compares the server's replication id with the one noted when the gate was armed,
+and that id changes at a restart and at a failover. So there are three ways to be wrong, and each has its end. A gate
+that was emptied, or lost one key, knows that it knows nothing: `unarmed`, and whoever heard it rebuilds it. A gate
+that came back old, by a snapshot, a cut log or a lagging replica, is another server than it was: `unarmed` as well,
+with or without its append-only file. A gate that is whole, and of the past (a primary that was replaced and is still
+reachable by some) can refuse somebody wrongly, for the second until each process has polled the epochs; what it grants
+is stale, and was never told to anybody. None of them can sell.
 
-A rebuild therefore bumps the epoch *first*, in a transaction of its own: from then on, nothing granted by
-the old gate can be committed, and what is read afterwards is all there is. The live reservations and the
-configuration are read in one snapshot, collected in a staging key, counted, and swapped into place by one
-script. Grants pending in the old gate are forgotten with it; their commits are stale.
+**Why the gate may be lost.** It holds nothing that is not in the ledger, but for grants on their way there; and of
+these nobody has been told. A yes leaves only after the commit, and after the commit the ledger has it. So losing the
+gate loses time. What a shopper notices is a second answer for the same press, "repeat", and the repetition finds the
+reservation by its key, or by its member, in the ledger if it got there, and gets a new grant if it did not.
 
-What else a crash can leave behind, and who mends it:
+**How it comes back.** First the epoch is raised, in a transaction of its own: from its commit on nothing that was
+granted before can be committed, so that what is read next is all there is. (Read first, and a commit slips in between:
+a unit sold and for sale.) Then live reservations and configuration are read in one snapshot of the ledger, brought into
+a staging key in parts, counted, and swapped into place by one script, which checks again that the server is the same
+and that nobody was quicker with a later epoch. Old pending grants go with the old gate; their commits are stale. Two
+processes that rebuild at once do twice the work and no harm: the later epoch wins. A lease keeps them from it.
 
-- a grant that was never committed (its process died): the janitor writes a tombstone under its id, so
-  that a commit still on its way inserts nothing, and only then gives the unit back;
-- a reservation that ended while the gate could not be told: the outbox tells it again, and is done only
-  when the gate that heard it is the gate of the ledger's present epoch;
-- a hold whose shopper never came back: expired by the ledger's clock.
+**What a crash leaves behind** is one of three things, each found by looking, none by remembering:
 
-Each act may be done twice, or by several processes at once, without harm.
+- *A grant that was never committed*: its process died, or the ledger was away. It lies in `pend`, for longer than a
+  commit should take. The janitor first writes a tombstone under its id into the ledger, and only then gives the unit
+  back. The other order sells a unit twice: a commit that is still on its way (a stopped process, a slow network) would
+  land after the unit had gone to another. With the tombstone it finds its id taken, and inserts nothing. If the commit
+  was quicker, the janitor finds a live reservation, and settles it instead.
+- *A reservation that ended while the gate could not be told*: the row says so (`gate_released` is false), which is an
+  outbox. It is told again, by whoever comes first, as often as it takes: a release acts only on an entry of that id, so
+  that twice is once. It is done only when the gate that heard it is the gate of the ledger's present epoch: an older
+  one may be about to be replaced by a copy that was read before the end, and would then keep the unit for ever.
+- *A hold whose shopper never came back*: expired by the ledger's clock, the same that confirms it, so that a payment
+  and the expiry cannot both win. No other clock has a say in it.
+
+**What is not repaired here.** Orders: state, order and job are one transaction (`orders` delivers, `keep_house` looks
+for jobs that are gone). Requests in flight: `reservations` repeats a commit whose answer was lost, under the same ids,
+which waits for the first one. A wrong gate under the right epoch cannot come about by a fault that we know; should it,
+the ledger's own constraints refuse the commit (the second lock), and that refusal rebuilds the gate.
+
+Every act here may be done twice, late, or by several processes at once. That is why there is no leader, and why any
+worker may die at any line.
 """
 
 import asyncio

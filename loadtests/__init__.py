@@ -1,7 +1,8 @@
 """Load tests: customers of the HTTP contract, strict ones.
 
 They know the product by its contract alone and import nothing of it: `tokens` mints what a customer carries, `client`
-presses (in the bytes of `http1`), `api` makes the calls that are not in a hurry, `service` finds or starts the service,
-`verify` holds what was heard against the rules and `stores` looks into the stores themselves. `replay` runs a sale that
-really took place (`sale`) and tells it (`report`). `bench` measures, beside an empty handler in the same run.
+presses (in the bytes of `http1`), `api` makes the calls that are not in a hurry, `service` finds or starts the service.
+`replay` runs a sale that really took place (`sale`) and tells it (`report`): `verify` holds what was heard against what
+the replay knows of it, and `auditor` asks the product's auditor, with the `journal` of all answers, about the rest.
+`bench` measures, beside an empty handler in the same run; `stores` looks whether what it measured really happened.
 """

@@ -100,8 +100,8 @@ class Rush:
 
     A press whose connection breaks or that is not answered within `timeout_s` is sent again over another connection:
     the same bytes, hence the same Idempotency-Key. `broken` counts such losses by cause: `closed`, `reset`, `timeout`,
-    `malformed`, `refused` (a connection that could not be opened). `started_at` is when the last run really began,
-    by `time.monotonic`. `random` spreads repetitions a little.
+    `malformed`, `refused` (a connection that could not be opened); `on_lost` hears of each press whose answer was lost.
+    `started_at` is when the last run really began, by `time.monotonic`. `random` spreads repetitions a little.
     """
 
     def __init__(self, target: Target, connections: int, *, random: Random, timeout_s: float = 30.0) -> None:
@@ -122,6 +122,7 @@ class Rush:
         self._released = False
         self._closed = False
         self.broken: Counter[str] = Counter()
+        self.on_lost: Callable[[Press], None] = lambda _press: None
         self.started_at = 0.0
 
     @property
@@ -204,6 +205,7 @@ class Rush:
             return
         if press is not None:
             self.broken[connection.why_lost] += 1
+            self.on_lost(press)
             self._later(press, RECONNECT_DELAY_S)
         self._top_up()
 

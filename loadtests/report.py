@@ -21,7 +21,7 @@ def _seconds(value: float | None) -> str:
 def _checks(checks: list[Check]) -> str:
     lines = []
     for check in checks:
-        sign = "  true  " if check.true else "  FALSE "
+        sign = "  FALSE " if not check.true else "  true  " if check.judged else "   –    "
         lines.append(sign + check.line + (f": {check.found}" if check.found else ""))
         if check.contradiction is not None:
             lines.append(f"        {check.contradiction}")
@@ -77,7 +77,13 @@ def as_json(replay: Replay) -> str:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    return {"line": check.line, "true": check.true, "found": check.found, "contradiction": check.contradiction}
+    return {
+        "line": check.line,
+        "true": check.true,
+        "found": check.found,
+        "contradiction": check.contradiction,
+        "judged": check.judged,
+    }
 
 
 def _round(round_: Round) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Looks into the stores themselves, past the contract: the audit's last word is what they hold.
+"""Looks into the stores themselves, past the contract: whether all that a benchmark measured really happened.
 
-The one place where a load test knows how the product keeps things: a table's columns and a hash's lines. `copy_order`,
+The one place where a load test knows how the product keeps things: a table's columns and a hash's fields. `copy_order`,
 `deliver_unseen` and `spend_codes` write, too: what the contract can only make one by one, a benchmark needs by the
 hundred thousand.
 """
@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, cast
 
 import asyncpg
 import redis.asyncio as redis
-
-from loadtests.verify import Row
 
 WRITE_TIMEOUT_S = 120.0
 SERIALS_A_FIELD = 1_000
@@ -43,15 +41,6 @@ async def _ledger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
         raise Unreadable(f"the ledger could not be read: {error!r}") from error
-
-
-async def ledger_rows(database_url: str, drop: str) -> list[Row]:
-    """Every reservation of a drop out of Postgres itself, in whatever state. Errors: `Unreadable`."""
-    async with _ledger(database_url) as connection:
-        rows = await connection.fetch(
-            "SELECT id::text, member, allocation_id::text, state::text FROM reservations WHERE drop_id = $1", drop
-        )
-    return [Row(*row) for row in rows]
 
 
 async def orders(database_url: str, drop: str) -> Orders:
@@ -210,23 +199,3 @@ async def _gate(redis_url: str) -> AsyncIterator[redis.Redis]:
             yield client
     except (redis.RedisError, OSError, ValueError) as error:
         raise Unreadable(f"the gate could not be read: {error!r}") from error
-
-
-async def gate_rows(redis_url: str, drop: str) -> list[Row]:
-    """Every entry of a drop out of Redis itself, whatever its stripes. Errors: `Unreadable`.
-
-    An `ent` hash keeps member → entries, one a line, with id and allocation first, separated by tabs; `#` is a
-    sentinel.
-    """
-    rows = []
-    async with _gate(redis_url) as client:
-        async for key in client.scan_iter(match=f"*{{{drop}:*}}:ent", count=1000):
-            async for member, entries in client.hscan_iter(key, count=1000):
-                if member != b"#":
-                    rows += [_entry(member, entry) for entry in entries.decode().splitlines()]
-    return rows
-
-
-def _entry(member: bytes, entry: str) -> Row:
-    reservation, allocation, _ = entry.split("\t", 2)
-    return Row(reservation, int(member), allocation, "held")

@@ -1,7 +1,7 @@
-"""The audit of a sale: what customers heard, against the rules, the balance, the gate and the ledger.
+"""What the replay itself knows of its sale: who may buy, how many are sold, what the balance must be, who asks again.
 
 Each check is a pure function that returns a `Check`; one that does not hold spells out the first contradiction it met,
-by member and reservation. `stores` reads what the stores themselves hold.
+by member and reservation. What holds for any sale is the auditor's to judge (`auditor`).
 """
 
 import asyncio
@@ -11,44 +11,31 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-LIVE_STATES = frozenset({"held", "confirmed"})
-CLOCKS_APART_S = 0.1  # a hold's end is by the ledger's clock, the opening by the gate's
 SETTLE_POLL_S = 0.2
 
 Balance = Mapping[str, Any]
 
 
 class Claim(NamedTuple):
-    """One acknowledged reservation (201, or 200 when it was the same one again), as its member heard it.
-
-    `expires_at_s` is Unix time in seconds; `held_by` and `held_in` are the member and the allocation in the answer.
-    """
+    """One acknowledged reservation (201, or 200 when it was the same one again), as its member heard it."""
 
     reservation: str
     member: int
     allocation: str
     status: int
-    expires_at_s: float
-    held_by: int
-    held_in: str
     quantity: int = 1
 
 
-class Row(NamedTuple):
-    """A reservation as a store has it; the gate knows only live ones and gives `state` `held`."""
-
-    reservation: str
-    member: int
-    allocation: str
-    state: str
-
-
 class Check(NamedTuple):
-    """One line of the audit: what it asserts, what was found, and the first contradiction if it does not hold."""
+    """One line of the audit: what it asserts, what was found, and the first contradiction if it does not hold.
+
+    `judged` False: it could not be told, and `found` says why.
+    """
 
     line: str
     found: str
     contradiction: str | None = None
+    judged: bool = True
 
     @property
     def true(self) -> bool:
@@ -100,58 +87,6 @@ def none_below(journal: Iterable[Claim], points: Mapping[int, int], at_least: in
             known = f"{had} points" if had is not None else "no points in the snapshot"
             wrong = f"member {claim.member} with {known} was given {claim.reservation} in {claim.allocation}"
     return Check(f"none under {at_least} points", f"{buyers} buyers", wrong)
-
-
-def nobody_over(journal: Iterable[Claim], per_member: int) -> Check:
-    """No member holds more than `per_member` units, whatever the allocations."""
-    units = Counter[int]()
-    for claim in journal:
-        units[claim.member] += claim.quantity
-    wrong = next((member for member, held in units.items() if held > per_member), None)
-    return Check(
-        "no member twice" if per_member == 1 else f"no member over {per_member}",
-        f"{len(units)} members",
-        f"member {wrong} was given {units[wrong]} units, {per_member} allowed" if wrong is not None else None,
-    )
-
-
-def ids_are_unique(journal: Iterable[Claim]) -> Check:
-    """No two acknowledgements carry the same reservation."""
-    owner: dict[str, int] = {}
-    wrong: str | None = None
-    for claim in journal:
-        first = owner.setdefault(canonical(claim.reservation), claim.member)
-        if first != claim.member and wrong is None:
-            wrong = f"{claim.reservation} was given to member {first} and to member {claim.member}"
-    return Check("every reservation to one member", f"{len(owner)} reservations", wrong)
-
-
-def answers_fit(journal: Iterable[Claim]) -> Check:
-    """Each acknowledgement names the member who pressed and the allocation that was asked for."""
-    heard = 0
-    wrong: str | None = None
-    for claim in journal:
-        heard += 1
-        if wrong is None and (claim.held_by, claim.held_in) != (claim.member, claim.allocation):
-            wrong = (
-                f"member {claim.member} asked for {claim.allocation} and {claim.reservation} "
-                f"answered with member {claim.held_by} in {claim.held_in}"
-            )
-    return Check("every answer is its member's own", f"{heard} answers", wrong)
-
-
-def none_before_opening(journal: Iterable[Claim], opens_at_s: Mapping[str, float], hold_s: float) -> Check:
-    """No hold began before its window, by the servers' clocks. `opens_at_s`: allocation → Unix time in seconds."""
-    earliest: float | None = None
-    wrong: str | None = None
-    for claim in journal:
-        after_s = claim.expires_at_s - hold_s - opens_at_s[claim.allocation]
-        earliest = after_s if earliest is None else min(earliest, after_s)
-        if wrong is None and after_s < -CLOCKS_APART_S:
-            held = f"{claim.reservation} of member {claim.member} was held"
-            wrong = f"{held} {-after_s:.3f} s before {claim.allocation} opened"
-    found = "no hold" if earliest is None else f"first hold {earliest:+.3f} s after it"
-    return Check("nothing before the opening", found, wrong)
 
 
 def verdicts_follow(
@@ -206,39 +141,6 @@ def balance_true(balance: Balance, expected: Mapping[str, int], quantity: Mappin
         return Check(line, "", "the service itself says that the drop is not balanced")
     sums = {part: sum(a[part] for a in found.values()) for part in ("available", "pending", "held", "confirmed")}
     return Check(line, ", ".join(f"{part} {count}" for part, count in sums.items()))
-
-
-def _agrees(line: str, journal: Iterable[Claim], rows: Iterable[Row], store: str) -> Check:
-    kept: dict[str, Row] = {}
-    for row in rows:
-        if row.state not in LIVE_STATES:
-            continue
-        if canonical(row.reservation) in kept:
-            return Check(line, "", f"{row.reservation} is in the {store} twice")
-        kept[canonical(row.reservation)] = row
-    live = len(kept)
-    claims = {canonical(claim.reservation): claim for claim in journal}
-    for reservation, claim in claims.items():
-        there = kept.pop(reservation, None)
-        who = f"{claim.reservation} of member {claim.member} in {claim.allocation} was acknowledged"
-        if there is None:
-            return Check(line, f"{live} live", f"{who} and is not live in the {store}")
-        if (there.member, there.allocation) != (claim.member, claim.allocation):
-            return Check(line, f"{live} live", f"{who}; the {store} has member {there.member} in {there.allocation}")
-    for extra in kept.values():
-        more = f"{extra.reservation} of member {extra.member} in {extra.allocation} is live in the {store}"
-        return Check(line, f"{live} live", f"{more} and nobody was told")
-    return Check(line, f"{live} live, {len(claims)} acknowledged")
-
-
-def ledger_agrees(journal: Iterable[Claim], rows: Iterable[Row]) -> Check:
-    """Every acknowledged reservation is live in the ledger under its member and allocation, and nothing more is."""
-    return _agrees("every 201 is in the ledger, and nothing more", journal, rows, "ledger")
-
-
-def gate_agrees(journal: Iterable[Claim], rows: Iterable[Row]) -> Check:
-    """Every acknowledged reservation is an entry of the gate under its member and allocation, and nothing more is."""
-    return _agrees("every 201 is in the gate, and nothing more", journal, rows, "gate")
 
 
 def same_again(journal: Iterable[Claim], heard: Mapping[int, tuple[str, str]]) -> Check:

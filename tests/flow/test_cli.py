@@ -220,7 +220,25 @@ async def test_pause_resume_and_close_hold_and_are_on_record(call: Call, service
     assert code == 0
     lines = out.splitlines()
     assert "Balanced." in lines
-    assert lines[-1].split()[1:] == ["member:42", "drop.close", sale, '{"reason":"to', 'close"}']
+    assert ["member:42", "drop.close", sale, '{"reason":"to', 'close"}'] in [line.split()[1:] for line in lines]
+    assert lines[-1] == "The audit is true. 3 of 23 checks could not be made."
+
+
+async def test_audit_without_the_stores_asks_the_service(call: Call, service: Up, sale: str, tmp_path: Path) -> None:
+    """Elsewhere than where the service runs it shows what the service tells, and says that it read no store."""
+    _, token, _ = await call("token", "--member", "42", "--role", "ops")
+    there = ("--url", service.url, "--token", token.strip(), "--data-dir", str(tmp_path))
+    code, out, err = await run("audit", sale, *there)
+    assert (code, err) == (0, "")
+    assert "Balanced." in out.splitlines()
+    assert f"the stores were not read: {tmp_path}/run.json does not tell where they are" in out
+    code, out, _ = await run("audit", sale, *there, "--json")
+    found = json.loads(out)
+    assert (code, found["true"], found["stores_read"], found["checks"]) == (0, True, False, [])
+    assert [line["action"] for line in found["audit"]] == ["drop.create"]
+    code, out, err = await run("audit", sale, *there, "--journal", str(tmp_path / "journal"))
+    assert (code, out) == (2, "")
+    assert err.startswith("flashsale: A journal is held against the stores, and ")
 
 
 async def test_balance_tells_where_units_are(call: Call, service: Up, sale: str) -> None:

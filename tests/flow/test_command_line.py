@@ -37,7 +37,10 @@ CONTRACT = {
     "orders replay": {"--url", "--token", "--member", "--data-dir", "--dead"},
     "reservation return": {"--url", "--token", "--member", "--data-dir", "--reason", "--to", "--no-restock"},
     "receiver": {"--secret", "--host", "--port", "--fail", "--status", "--delay", "--twice"},
-    "audit": {"--url", "--token", "--member", "--data-dir"},
+    "audit": {
+        *("--url", "--token", "--member", "--data-dir"),
+        *("--redis-url", "--database-url", "--journal", "--settle-s", "--unsold-s"),
+    },
 }
 """The contract's commands, as far as they are built, with their options."""
 
@@ -87,6 +90,8 @@ def test_every_help_is_complete(name: str, capsys: pytest.CaptureFixture[str]) -
         ["token", "--member", "1", "--hours", "0"],
         ["points", "import", "a.csv", "--name", "a"],
         ["points", "import", "a.csv", "--name", "a", "--cutoff", "2011-08-16T00:00:00"],
+        ["audit", "sale", "--settle-s", "-1"],
+        ["audit", "sale", "--unsold-s", "soon"],
         ["up", "--port", "http"],
         ["up", "--dem"],
     ],

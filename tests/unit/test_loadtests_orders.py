@@ -15,6 +15,7 @@ from loadtests import stores
 from loadtests.bench.receiver import Receiver, listening, new_secret
 from loadtests.bench.table import Failed
 from loadtests.stores import Orders
+from tests.ledger.support import pool_of
 from tests.support import NewDrop, Node, allocation, claim, until
 
 
@@ -63,8 +64,8 @@ async def test_copied_orders_are_orders_like_any(node: Node, new_drop: NewDrop, 
     [original] = await confirmed(node, drop, 7)
     await stores.copy_order(urls.database_url, original, 50)
     assert await stores.orders(urls.database_url, drop.id) == Orders(confirmed=51, waiting=51, wrong=0)
-    rows = await stores.ledger_rows(urls.database_url, drop.id)
-    assert sorted(row.member for row in rows) == list(range(7, 58))
+    members = "SELECT member FROM reservations WHERE drop_id = $1 ORDER BY member"
+    assert [row["member"] for row in await pool_of(node.ledger).fetch(members, drop.id)] == list(range(7, 58))
 
     async def balanced() -> bool:
         await node.reconciler.run_once()

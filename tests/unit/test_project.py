@@ -154,6 +154,9 @@ PLANTS = [
     ("redis", "flashsale/reservations.py", "import redis.asyncio"),
     ("asyncpg", "flashsale/gate/__init__.py", "import asyncpg"),
     ("pgqueuer", "flashsale/orders.py", "import pgqueuer.core.qm"),
+    ("audit", "flashsale/audit/units.py", "import flashsale.domain"),
+    ("audit", "flashsale/audit/codes.py", "import fcodes"),
+    ("audited", "flashsale/reconcile.py", "import flashsale.audit"),
     ("loadtests", "loadtests/__init__.py", "import flashsale.domain"),
 ]
 
@@ -195,6 +198,11 @@ def test_forbidden_import_is_found(contract: str, module: str, line: str, tree: 
         path.unlink() if before is None else path.write_bytes(before)
     assert broken.returncode == 1
     assert "Contracts: 0 kept, 1 broken." in broken.stdout, broken.stdout
+
+
+def test_the_auditor_reads_with_plain_clients_alone() -> None:
+    """It imports the standard library, msgspec and the stores' clients: nothing through which ours could reach it."""
+    assert set(foreign_imports("flashsale/audit")) == {"asyncpg", "msgspec", "redis"}
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ledger_queue_max: Annotated[Positive, _is("Reservations waiting for the ledger in one process; beyond it 503.")] = (
         20_000
     )
-    ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 3.0
+    ledger_timeout_s: Annotated[PositiveSeconds, _is("One call to Postgres, seconds.")] = 4.0
     ledger_pool_max: Annotated[
         Positive, _is("Postgres connections of one process at most, twice: for deciding, for reading.")
     ] = 6

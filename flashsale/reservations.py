@@ -164,6 +164,7 @@ class Reservations:
         self._catalog = catalog
         self._arm = arm
         self._now = now
+        self._gate_heard = 0, now()
         self._jitter = jitter
         self._limits = limits or Limits()
         self._on_decided = on_decided
@@ -293,6 +294,7 @@ class Reservations:
                 )
             if isinstance(decided, Unarmed):
                 return [UNARMED] * len(claims)
+            self._gate_heard = decided.now_ms, self._now()
             # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
             asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
             return list(decided.results)
@@ -343,6 +345,11 @@ class Reservations:
                     raise
                 await asyncio.sleep(COMMIT_RETRY_S * 2**attempt * (0.5 + self._jitter()))
         raise AssertionError("unreachable")
+
+    def gate_now_ms(self) -> float:
+        """The gate's clock, which windows go by, as it was last heard; this machine's own clock may be wrong."""
+        now_ms, heard = self._gate_heard
+        return now_ms + (self._now() - heard) * 1_000
 
     def waiting(self) -> tuple[int, int]:
         """How many requests wait for the gate, and how many for the ledger."""

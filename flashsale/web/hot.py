@@ -117,7 +117,7 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
             outcome = await context.reservations.reserve(drop_id, claim)
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
         return problems.answer_to(request, error)
-    answer = _answer(drop_id, outcome)
+    answer = _answer(drop_id, outcome, context.reservations.gate_now_ms())
     return answer if request.keep_alive else answer.closing()
 
 
@@ -156,12 +156,12 @@ def _rate_limited(retry_after_s: int) -> Prepared:
     )
 
 
-def _answer(drop_id: str, outcome: Held | Known | Refusal | Limited) -> Prepared:
+def _answer(drop_id: str, outcome: Held | Known | Refusal | Limited, gate_now_ms: float) -> Prepared:
     match outcome:
         case Limited(seconds=seconds):
             return _rate_limited(max(1, math.ceil(seconds)))
         case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
-            return _not_open(opens_at_ms, max(1, math.ceil(opens_at_ms / 1000 - time.time())))
+            return _not_open(opens_at_ms, max(1, math.ceil((opens_at_ms - gate_now_ms) / 1000)))
         case Refusal(verdict=Verdict.PAUSED):
             return random.choice(_PAUSED)  # noqa: S311 -- spreads, and keeps nothing secret
         case Refusal(verdict=verdict):

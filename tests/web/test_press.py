@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -81,6 +82,17 @@ async def test_not_open_says_when(http: ClientSession, token: Token, new_drop: N
         body = await answer.json()
         assert (answer.status, body["code"]) == (403, "not_open")
         assert abs((datetime.fromisoformat(body["opens_at"]) - drop.allocations[0].opens_at).total_seconds()) < 0.001
+        assert 1 <= int(answer.headers["Retry-After"]) <= 100
+
+
+async def test_when_to_come_back_is_told_by_the_gates_clock(
+    http: ClientSession, token: Token, new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose own clock was stepped back by an hour does not send its shoppers away for an hour."""
+    drop, headers, now = await new_drop(allocation(opens_in_s=100)), token(1), time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3_600)
+    async with http.post(f"/v1/drops/{drop.id}/reservations", json={}, headers=headers) as answer:
+        assert answer.status == 403
         assert 1 <= int(answer.headers["Retry-After"]) <= 100
 
 

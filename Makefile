@@ -10,7 +10,7 @@ LUA := flashsale/gate/lua
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test bench lint schema lock clean
+.PHONY: help setup up test faults bench lint schema lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,8 +21,12 @@ setup: $(BIN)/.ready ## install what requirements.lock names into .venv
 up: setup ## start the service, its servers and the demo drop
 	@$(BIN)/flashsale up
 
+# The tests of a file share what they start, so files are what the processes take. Some tests alone: pytest PATH.
 test: lint ## check style, types and arrows, then run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+faults: setup ## run the whole service under faults for half an hour; FAULTS="--seed 2" chooses another run
+	@$(BIN)/python -m tests.faults $(FAULTS)
 
 bench: setup ## measure, beside an empty handler, in one run
 	@$(BIN)/python -m loadtests.bench

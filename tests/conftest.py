@@ -1,5 +1,6 @@
-"""Real servers for the whole session, and the parts of one process over them."""
+"""Real servers for the whole session, and the parts of one process over them; how several processes share the tests."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +9,22 @@ from flashsale import embedded
 from flashsale.domain import Allocation, Drop
 from flashsale.ledger.migrate import migrate
 from tests.support import NewDrop, Node, make_drop, make_node
+
+PROCESSES_MAX = 4
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a test often waits. Each has servers of its own, so there are not many."""
+    return min(PROCESSES_MAX, (os.cpu_count() or 1) + 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes take the tests file by file, the files that last long come first, or all wait for one."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("long")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

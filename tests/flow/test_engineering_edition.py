@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 MEMBERS = Path(__file__).parents[3] / "shared" / "data" / "forum_members.csv"
-ROUND_S = 25  # a day; long enough for 24,259 presses on a busy machine
+ROUND_S = 45  # a day; long enough for 24,259 presses while other tests take their share of the machine
 
 
 @pytest.mark.skipif(not MEMBERS.exists(), reason=f"the real members are not at {MEMBERS}")
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", [2])
 async def test_the_engineering_edition_sells_600_and_its_audit_is_true(workers: int) -> None:

@@ -258,6 +258,7 @@ async def test_data_directory_has_one_user(service: Up) -> None:
     await until_status(f"{service.url}/readyz", 200, timeout_s=5)
 
 
+@pytest.mark.long
 async def test_stop_leaves_nothing_running_and_restart_finds_the_data(home: Path) -> None:
     """However it ends, all processes end; the next start has the same secret and every acknowledged reservation.
 

@@ -29,7 +29,8 @@ from tests.support import TIMEOUT_S, allocation, make_drop
 HOST = "127.0.0.1"
 TTL_MS = 60_000
 _epochs = itertools.count(1)
-_ports = itertools.count(PORTS.start + os.getpid() % 5_000)
+_NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(PORTS.start + 2_000 * _NUMBER + os.getpid() % 1_000)
 
 
 def pack_fields(texts: Sequence[bytes]) -> bytes:
@@ -205,7 +206,7 @@ async def immortal_keys(client: "redis.asyncio.Redis") -> list[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback on which nothing listens."""
+    """A port of the loopback on which nothing listens, and which no other process of this run would take."""
     return next(port for port in _ports if not taken(port))
 
 

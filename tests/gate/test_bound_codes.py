@@ -83,7 +83,9 @@ async def test_without_the_list_of_owners_nobody_is_refused(
     assert words == ["fcode_invalid", "held"]
 
 
-@pytest.mark.parametrize("over", [{"revoked": True}, {"expires_at": datetime.now(UTC) - HOUR}], ids=str)
+@pytest.mark.parametrize(
+    "over", [{"revoked": True}, {"expires_at": datetime.now(UTC) - HOUR}], ids=["revoked", "expired"]
+)
 async def test_of_a_batch_that_is_over_nobody_needs_the_list(gate: Gate, over: dict[str, Any]) -> None:
     """A rebuild may leave it out."""
     drop = at_epoch(make_drop(LANE), 1)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import psutil
+import pytest
 from aiohttp import ClientError, ClientSession
 from redis.asyncio import Redis
 
@@ -15,6 +16,8 @@ from flashsale.domain import Grant, State
 from flashsale.gate import Decisions
 from tests.support import NewDrop, Node, allocation, claim, until
 from tests.web.conftest import Token
+
+pytestmark = pytest.mark.long  # and quick at the beginning: the fewer drops are in the ledger, the fewer are rebuilt
 
 UNITS = 300
 SHOPPERS = 40

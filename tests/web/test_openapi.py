@@ -235,6 +235,7 @@ def calls_of(document: Json, excluded: str | None) -> set[str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("role", "excluded"), [("ops", None), (None, "^/v1/ops")])
 async def test_the_service_does_what_the_document_says(
     apart: ClientSession, document: Json, token: Token, role: str | None, excluded: str | None

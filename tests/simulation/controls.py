@@ -1,0 +1,74 @@
+"""Every safeguard that a schedule can do without, by name, for as long as nothing goes wrong.
+
+`CONTROLS` makes a build of the product with that safeguard off, by putting another part in its place; `LINES` are
+lines of the product's own source that can be broken. The product has no switch for any of it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from tests.simulation import controls_flow, controls_gate, controls_ledger
+from tests.simulation.broken import Broken, build_with
+from tests.simulation.processes import Build
+
+RESERVATIONS: Final = "flashsale.reservations"
+RECONCILE: Final = "flashsale.reconcile"
+DROPS: Final = "flashsale.drops"
+ORDERS: Final = "flashsale.orders"
+
+LINES: Final = {
+    # Release: who gives which units back.
+    "release line: the janitor releases what lives": Broken(
+        RECONCILE, "dead = [s for s in standing if s.state not in LIVE]", "dead = standing"
+    ),
+    "release line: the janitor settles what is void": Broken(
+        RECONCILE, "live = [s for s in standing if s.state in LIVE]", "live = standing"
+    ),
+    "release line: a return frees place and code": Broken(
+        DROPS,
+        "epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)], keep=keep, spent=[ended.id])",
+        "epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)])",
+    ),
+    # Fencing: which epoch goes with what.
+    "fencing line: a rebuild takes no new epoch": Broken(
+        RECONCILE, "epoch = await self._ledger.drops.bump(drop.id)", "epoch = drop.epoch"
+    ),
+    "fencing line: a cancel is done under any epoch": Broken(
+        RESERVATIONS,
+        "await self._ledger.mark_released(drop_id, [r.id for r in ended], epoch)",
+        "await self._ledger.mark_released(drop_id, [r.id for r in ended], self._catalog.min_epoch(drop_id))",
+    ),
+    # Outbox: what the gate must still be told.
+    "outbox line: nothing is ever done": Broken(
+        RECONCILE,
+        "done = await self._ledger.reservations.mark_released(drop_id, [e.id for e in ended], epoch)",
+        "done = 0",
+    ),
+    "outbox line: a return frees its place": Broken(RECONCILE, "keep={e.id for e in ended if e.keeps_slot},", ""),
+    "outbox line: a return frees its code": Broken(RECONCILE, "spent={e.id for e in ended if e.returned},", ""),
+    "outbox line: done before the gate was told": Broken(
+        RESERVATIONS,
+        "epoch = await self._gate.release(drop_id, [(r.id, r.member) for r in ended])",
+        "epoch = self._catalog.min_epoch(drop_id)",
+    ),
+    # Answers and orders.
+    "answer line: a hold that has ended is the same one again": Broken(
+        RESERVATIONS,
+        "if found.state is State.VOID or not (found.state in LIVE or same_key):",
+        "if found.state is State.VOID:",
+    ),
+    "answer line: another payload under the same key": Broken(
+        RESERVATIONS, "if same_key and found.payload != claim.payload:", "if False:"
+    ),
+    "order line: a delivery is not written down": Broken(
+        ORDERS, "await self._notes.submit(Tried(order.id, OrderState.DELIVERED, None))", "pass"
+    ),
+}
+
+CONTROLS: Final[dict[str, Callable[[], Build]]] = {
+    **controls_gate.CONTROLS,
+    **controls_ledger.CONTROLS,
+    **controls_flow.CONTROLS,
+    **{name: partial(build_with, broken) for name, broken in LINES.items()},
+}

@@ -14,6 +14,16 @@ anything contradicts the promise, and journals and logs are kept then.
 
 The seed decides which faults strike in which order, at which moments, for how long, and what shoppers want and do;
 what real processes make of it differs from run to run.
+
+The auditor finds what it should: with one line of the product broken, in the first minute of seed 1,
+
+    --broken release     --strikes 1 --only "shoppers cut"                  I1: units are missing
+    --broken outbox      --strikes 2 --only "gate cut"                      I16: units are never given back
+    --broken fencing     --strikes 8 --only "valkey emptied,ledger late"    I1: sold, and the gate does not know
+
+and in its second round, since it takes a release that is repeated after its member has bought again,
+
+    --broken release-id  --strikes 12 --only "gate silent,gate replies lost"    I1: sold, and the gate does not know
 """
 
 import argparse
@@ -32,6 +42,7 @@ from tests.faults.product import BROKEN
 from tests.faults.run import SETTLES_WITHIN_S, Options, run
 
 STRIKES_EACH = 10
+RATE = 100.0
 
 
 def _arguments() -> argparse.Namespace:
@@ -41,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--strikes", type=int, help=f"about so many strikes (default: {STRIKES_EACH} of each fault)")
     parser.add_argument("--only", type=_names, default=(), metavar="FAULT,FAULT", help="only these faults")
     parser.add_argument("--broken", choices=sorted(BROKEN), help="with this line of the product broken")
-    parser.add_argument("--rate", type=float, default=150.0, help="shoppers who arrive a second (default: 150)")
+    parser.add_argument("--rate", type=float, default=RATE, help=f"shoppers who arrive a second (default: {RATE:g})")
     parser.add_argument("--keep", action="store_true", help="keep journals and logs also when nothing is found")
     return parser.parse_args()
 

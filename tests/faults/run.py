@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     each: int
     only: tuple[str, ...] = ()
     broken: str | None = None
-    rate: float = 150.0
+    rate: float = 100.0
     settle_s: float = SETTLES_WITHIN_S
     small_disk: bool = False
     keep: bool = False

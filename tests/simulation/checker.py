@@ -266,8 +266,8 @@ class Checker:
         self._by_key.setdefault(claim.member, set()).add(row.id)
         if row.member != claim.member or row.allocation != answer.allocation:
             self._bad("I8", f"m{claim.member} was told of {row.id}, which is not what was asked for")
-        if row.state not in LIVE and answer.state != "held" and (claim.key is None or row.key != claim.key):
-            self._bad("I8", f"m{claim.member} pressed, and was told of {row.id}, which is {row.state.value}")
+        if answer.state not in {State.HELD, State.CONFIRMED} and (claim.key is None or row.key != claim.key):
+            self._bad("I8", f"m{claim.member} pressed, and was told of {row.id}, which is {answer.state}")
         if answer.expires_at != row.expires_at:
             self._bad("I3", f"{row.id} ends at {row.expires_at}, and its member heard {answer.expires_at}")
         if claim.key is not None:

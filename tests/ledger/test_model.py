@@ -90,9 +90,9 @@ def test_ledger_and_model_agree(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "sql", noted)
     agree(pair)
     every = {path.name.removesuffix(".sql") for path in (files(ledger) / "sql").iterdir()}
-    assert {name for name in every - used if not name.startswith("points_")} == {
-        *("migrate_lock", "session_encrypted", "ping"),
-    }
+    unused = {name for name in every - used if not name.startswith("points_")}
+    # A replay of an order that is settled comes in few stories only, and not in each choice of them.
+    assert unused - {"order_requeue", "order_forget_job"} == {"migrate_lock", "session_encrypted", "ping"}
 
 
 # Of a function, an index or a statement: the name, what it says, and what it says then.

@@ -45,11 +45,10 @@ requirepass {password}
 dir {folder}
 daemonize no
 logfile ""
-# The gate is kept over an orderly restart; a lost second is rebuilt from the ledger, so no write waits for the disk.
-appendonly yes
-appendfsync everysec
-no-appendfsync-on-rewrite yes
-# The append-only file is enough: a snapshot would fork a second time for the same data.
+# Nothing is kept on disk. What comes back with a restarted server is never trusted (PROTOCOL.md): the gate is rebuilt
+# from the ledger, and a file would only have to be read first, several seconds for 300,000 reservations. The one other
+# thing that lives here, the last minute of failed F-codes, begins again.
+appendonly no
 save ""
 # A key must never vanish to make room: the gate answers "out of memory" and the web "unavailable" instead.
 maxmemory-policy noeviction
@@ -104,7 +103,7 @@ def _port(wanted: int | None, server: str, rng: random.Random) -> int:
 
 
 def valkey(place: Place, port: int | None = None, *, rng: random.Random | None = None) -> tuple[Program, str]:
-    """Valkey on the loopback, with a password, an append-only file and no eviction; and its URL."""
+    """Valkey on the loopback, with a password, nothing on disk and no eviction; and its URL."""
     port = _port(port, "Valkey", rng or random.SystemRandom())
     folder = place.files / "valkey"
     password = kept_password(place.files / "valkey.password")

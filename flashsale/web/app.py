@@ -30,6 +30,7 @@ from flashsale.web import api, confirm, fcodes, hot, ops, orders, probes, proble
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.context import Context
+from flashsale.web.express import ExpressServer
 from flashsale.web.jwks import Jwks, fetch_with
 from flashsale.web.openapi import openapi_call
 from flashsale.web.routing import CONTEXT, register
@@ -43,7 +44,7 @@ CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CA
 
 
 class Runner(web.AppRunner):
-    """Serves the application, but takes presses of the button and confirms before routing and middleware."""
+    """Serves the application, but takes presses of the button (`express`) and confirms before all routing."""
 
     def __init__(self, app: web.Application, context: Context) -> None:
         super().__init__(
@@ -69,7 +70,7 @@ class Runner(web.AppRunner):
             return await routed(request)
 
         server.request_handler = dispatch
-        return server
+        return ExpressServer(server, context)
 
 
 async def _tick(context: Context, tally: log.Tally) -> None:

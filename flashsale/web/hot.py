@@ -7,11 +7,13 @@ would do: reads token, key and body, and turns refusals and faults into problem 
 import math
 import random
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.streams import StreamReader
 from aiohttp.web_request import BaseRequest
 
 from flashsale.domain import Claim, Drop, Refusal, Reservation, State, Verdict
@@ -40,7 +42,7 @@ _DETAILS: Final = {
     Verdict.PAUSED: "The sale is paused; repeat the same request in a moment.",
 }
 _encode: Final = msgspec.json.Encoder().encode
-_body: Final = msgspec.json.Decoder(ReserveIn)
+decoder: Final = msgspec.json.Decoder(ReserveIn)
 _created: Final = Template(201, "application/json")
 _known: Final = Template(200, "application/json")
 
@@ -88,64 +90,79 @@ def drop_of_path(path: str) -> str | None:
     return None
 
 
-async def read_at_once(request: BaseRequest, max_bytes: int) -> bytes:
-    """The body: at once when it came together with the headers, as a press of the button does."""
-    content = request.content
-    if not content.is_eof():
-        return await request.read()
+def whole(content: StreamReader, max_bytes: int) -> bytes:
+    """A body that has come in full."""
     body = content.read_nowait()
     if len(body) > max_bytes:
         raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
     return body
 
 
+async def read_at_once(request: BaseRequest, max_bytes: int) -> bytes:
+    """The body: at once when it came together with the headers, as a press of the button does."""
+    return whole(request.content, max_bytes) if request.content.is_eof() else await request.read()
+
+
 async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.StreamResponse:
-    """`POST /v1/drops/{drop}/reservations`: 201, 200 or a refusal."""
+    """`POST /v1/drops/{drop}/reservations`: 201, 200 or a refusal. The ordinary way; most take the one in `express`."""
     try:
         identity = context.auth.authenticate(request.headers.get("Authorization"))
-        wanted = decode_body(await read_at_once(request, context.settings.body_max_bytes), _body)
+        wanted = decode_body(await read_at_once(request, context.settings.body_max_bytes), decoder)
         drop = context.catalog.known(drop_id) or await context.catalog.get(check_id(drop_id))
         if drop is None:
             raise Refused("not_found", f"There is no drop {drop_id!r}.")
-        if wanted.quantity > drop.per_member:
-            raise Refused("invalid_request", f"`quantity` is at most {drop.per_member} in this drop (`per_member`).")
-        key = idempotency_key(request)
-        if wanted.fcode is not None:
-            outcome = await _reserve_with_code(request, context, identity=identity, wanted=wanted, drop=drop, key=key)
+        peername = request.transport.get_extra_info("peername") if request.transport is not None else None
+        found = claimed(context, drop, identity, wanted, headers=request.headers, peername=peername)
+        if isinstance(found, Claim):
+            done = await decide(context, drop_id, found, peername)
         else:
-            claim = Claim(identity.member, wanted.allocation, wanted.quantity, key, identity.tier)
-            outcome = await context.reservations.reserve(drop_id, claim)
+            done = answer(context, drop_id, found)
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
         return problems.answer_to(request, error)
-    answer = _answer(drop_id, outcome, context.reservations.gate_now_ms())
-    return answer if request.keep_alive else answer.closing()
+    return done if request.keep_alive else done.closing()
 
 
-async def _reserve_with_code(
-    request: BaseRequest, context: Context, *, identity: Identity, wanted: ReserveIn, drop: Drop, key: str | None
-) -> Held | Known | Refusal | Limited:
-    """A press with an F-code. What we did not make is refused here: a flood of guesses reaches no store."""
-    assert wanted.fcode is not None
+def claimed(
+    context: Context,
+    drop: Drop,
+    identity: Identity,
+    wanted: ReserveIn,
+    *,
+    headers: Mapping[str, str],
+    peername: object,
+) -> Claim | Refusal | Limited:
+    """What the gate is asked, or why it is not: all that needs no store.
+
+    A code that we did not make is refused here: a flood of guesses reaches no store.
+    """
+    if wanted.quantity > drop.per_member:
+        raise Refused("invalid_request", f"`quantity` is at most {drop.per_member} in this drop (`per_member`).")
+    key = idempotency_key(headers)
+    if wanted.fcode is None:
+        return Claim(identity.member, wanted.allocation, wanted.quantity, key, identity.tier)
     if wanted.quantity != 1:
         raise Refused("invalid_request", "An F-code buys one unit: `quantity` is 1 with it.")
-    address = _address(request)
-    code = context.spending.read(wanted.fcode, member=identity.member, address=address)
+    code = context.spending.read(wanted.fcode, member=identity.member, address=address_of(peername))
     if isinstance(code, Limited):
         return code
-    if code is None:
-        if wanted.allocation is not None and drop.allocation(wanted.allocation) is None:
-            return Refusal(Verdict.NOT_FOUND)
-        return Refusal(Verdict.CLOSED if drop.closed else Verdict.PAUSED if drop.paused else Verdict.FCODE_INVALID)
-    claim = Claim(identity.member, wanted.allocation, 1, key, identity.tier, code)
-    outcome = await context.reservations.reserve(drop.id, claim)
-    if isinstance(outcome, Refusal) and outcome.verdict is Verdict.FCODE_INVALID:
-        context.spending.refused(member=identity.member, address=address)
-    return outcome
+    if code is not None:
+        return Claim(identity.member, wanted.allocation, 1, key, identity.tier, code)
+    if wanted.allocation is not None and drop.allocation(wanted.allocation) is None:
+        return Refusal(Verdict.NOT_FOUND)
+    return Refusal(Verdict.CLOSED if drop.closed else Verdict.PAUSED if drop.paused else Verdict.FCODE_INVALID)
 
 
-def _address(request: BaseRequest) -> str | None:
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    return str(peer[0]) if isinstance(peer, tuple) else None
+async def decide(context: Context, drop_id: str, claim: Claim, peername: object) -> Prepared:
+    """The verdict, as it is sent. A genuine code that is refused as none counts as a failed try, too."""
+    outcome = await context.reservations.reserve(drop_id, claim)
+    if claim.code is not None and isinstance(outcome, Refusal) and outcome.verdict is Verdict.FCODE_INVALID:
+        context.spending.refused(member=claim.member, address=address_of(peername))
+    return answer(context, drop_id, outcome)
+
+
+def address_of(peername: object) -> str | None:
+    """The client's address; None on a Unix socket."""
+    return str(peername[0]) if isinstance(peername, tuple) else None
 
 
 @lru_cache(maxsize=256)
@@ -156,12 +173,14 @@ def _rate_limited(retry_after_s: int) -> Prepared:
     )
 
 
-def _answer(drop_id: str, outcome: Held | Known | Refusal | Limited, gate_now_ms: float) -> Prepared:
+def answer(context: Context, drop_id: str, outcome: Held | Known | Refusal | Limited) -> Prepared:
+    """An outcome as it is sent."""
     match outcome:
         case Limited(seconds=seconds):
             return _rate_limited(max(1, math.ceil(seconds)))
         case Refusal(verdict=Verdict.NOT_OPEN, opens_at_ms=int(opens_at_ms)):
-            return _not_open(opens_at_ms, max(1, math.ceil((opens_at_ms - gate_now_ms) / 1000)))
+            left_s = (opens_at_ms - context.reservations.gate_now_ms()) / 1000
+            return _not_open(opens_at_ms, max(1, math.ceil(left_s)))
         case Refusal(verdict=Verdict.PAUSED):
             return random.choice(_PAUSED)  # noqa: S311 -- spreads, and keeps nothing secret
         case Refusal(verdict=verdict):

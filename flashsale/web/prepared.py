@@ -76,6 +76,10 @@ class Prepared(web.StreamResponse):
         answer.force_close()
         return answer
 
+    def as_bytes(self) -> bytes:
+        """Head and body in one piece, with the present date."""
+        return b"".join((self._head, http_date(), self._tail))
+
     @property
     def prepared(self) -> bool:
         """Whether the headers are sent: not a question for bytes that go out in one piece."""
@@ -91,7 +95,7 @@ class Prepared(web.StreamResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client went away")
-        transport.write(b"".join((self._head, http_date(), self._tail)))
+        transport.write(self.as_bytes())
         await request.writer.drain()
         return None
 

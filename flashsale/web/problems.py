@@ -10,6 +10,7 @@ from aiohttp.web_request import BaseRequest
 
 from flashsale import metrics
 from flashsale.errors import Refused, Unauthenticated, Unavailable
+from flashsale.web.prepared import Prepared, Template
 
 log = structlog.get_logger()
 
@@ -102,6 +103,14 @@ def of_error(error: Exception) -> web.Response:
         case _:
             log.error("request.failed", exc_info=error)
             return problem("unavailable", "Something went wrong on our side; repeating the same request is safe.")
+
+
+def prepared(error: Exception) -> Prepared:
+    """The same as bytes, for who answers without aiohttp's response."""
+    response = of_error(error)
+    headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}
+    assert isinstance(response.body, bytes)
+    return Template(response.status, response.headers["Content-Type"], **headers).answer(response.body)
 
 
 def _of_http(error: web.HTTPException) -> web.Response:

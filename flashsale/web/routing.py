@@ -1,7 +1,7 @@
 """Calls, declared once: the router and `/openapi.json` are both made out of these."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -111,9 +111,9 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise Refused("invalid_request", f"The body is not valid JSON: {error}.") from None
 
 
-def idempotency_key(request: web.BaseRequest) -> str | None:
+def idempotency_key(headers: Mapping[str, str]) -> str | None:
     """The `Idempotency-Key`, bare or quoted; None when absent."""
-    header = request.headers.get("Idempotency-Key")
+    header = headers.get("Idempotency-Key")
     if header is None:
         return None
     found = _KEY.fullmatch(header)

@@ -108,6 +108,8 @@ class Hearing:
             self._not_eligible(line)
         elif word in {"fcode_invalid", "fcode_spent"}:
             self._code_refused(line, sent_at)
+        elif line.fcode is not None and line.may_have_happened:
+            self._under_way(line)
         elif word == "not_open":
             name = line.allocation or self._only
             if name is not None and ((last := self.last_not_open.get(name)) is None or (last.sent_at or 0) < sent_at):
@@ -269,6 +271,14 @@ class Hearing:
                 self._spent[code] = heard_at
                 return None
         return since if sent_at - since > self._unsold_s else None
+
+    def _under_way(self, line: Line) -> None:
+        """A press with a code whose end nobody heard: until it is voided, the code is rightly said to be spent.
+
+        What is said of it from here on is looked at anew; a code that stays spent shows at rest, in the gate.
+        """
+        if (code := number_of(line.fcode)) is not None:
+            self._spent.pop(code, None)
 
     def offset_s(self) -> tuple[float, float]:
         """How far the ledger's clock is ahead of the journal's, at least and at most, as the 201s show."""

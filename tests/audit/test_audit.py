@@ -7,7 +7,7 @@ import pytest
 
 from flashsale.audit import Report
 from flashsale.gate import keys
-from tests.audit.planting import NEW, Plant
+from tests.audit.planting import HOUR_S, NEW, Plant, both, more
 from tests.audit.plants import PLANTS
 from tests.audit.world import World
 
@@ -61,3 +61,15 @@ async def test_a_planted_contradiction_is_named(plant: Plant, world: World, tmp_
     assert re.search(plant.says, wrong[plant.check] or ""), wrong
     assert {check.split()[0] for check in wrong} == {plant.check.split()[0], *plant.also}, wrong
     assert report.contradiction is not None
+
+
+async def test_a_code_that_others_are_after_may_be_said_to_be_spent(world: World, tmp_path: Path) -> None:
+    """Two heard so an hour apart, each while somebody's press with it had not ended: not an hour in which it was."""
+    lines = [dict(line) for line in world.lines]
+    both(
+        more("reserve", code_at=3, member=51, status=409, code="fcode_spent"),
+        more("reserve", HOUR_S, code_at=3, member=53, status=503, code="unavailable"),
+        more("reserve", code_at=3, member=52, status=409, code="fcode_spent"),
+    )(lines, world)
+    report = await world.audit(tmp_path / "journal", lines)
+    assert [c.contradiction for c in report.checks if c.contradiction] == []

@@ -94,19 +94,22 @@ def _asked(c: Claim) -> tuple[str | int, ...]:
 
 def _requests(ids: list[str], claims: Sequence[Claim]) -> bytes:
     """Requests by columns. In a rush nearly all ask for the same, which is then sent, and read in Lua, once."""
-    numbers: dict[tuple[object, ...], int] = {}
-    asked: list[tuple[str | int, ...]] = []
-    which = []
-    for c in claims:
-        what: tuple[object, ...] = (c.allocation, c.quantity, c.tier)
-        if c.code is not None:
-            what = (*what, c.code, c.member)
-        number = numbers.setdefault(what, len(asked))
-        if number == len(asked):
-            asked.append(_asked(c))
-        which.append(number)
+    what = [
+        (c.allocation, c.quantity, c.tier) if c.code is None else (c.allocation, c.quantity, c.tier, c.code, c.member)
+        for c in claims
+    ]
+    distinct = dict(zip(what, claims, strict=True))
+    numbers = {each: number for number, each in enumerate(distinct)}
     keys_of = [c.key or "" for c in claims]
-    return _pack([[str(c.member) for c in claims], ids, keys_of if any(keys_of) else (), which, asked])
+    return _pack(
+        [
+            [str(c.member) for c in claims],
+            ids,
+            keys_of if any(keys_of) else (),
+            [numbers[each] for each in what],
+            [_asked(c) for c in distinct.values()],
+        ]
+    )
 
 
 class Gate:

@@ -87,7 +87,7 @@ class Known(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """Sizes of batches and queues, per drop and process, and how long anybody waits for an answer, seconds."""
 
-    gate_batch_max: int = 256
+    gate_batch_max: int = 1_024
     gate_queue_max: int = 20_000
     ledger_batch_max: int = 512
     ledger_queue_max: int = 20_000

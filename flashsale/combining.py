@@ -7,13 +7,25 @@ parallelism tradeoff", SPAA 2010; databases call it group commit.)
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from flashsale.errors import Overloaded, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _Group(list[Item]):
+    """Items that came together: they wait as one, go in one call, and have one future for all their results."""
+
+
+Entry: TypeAlias = tuple[Item | _Group[Item], asyncio.Future[Any], float]
+"""What waits, its future, and since when."""
+
+
+def _size(entry: Entry[Item]) -> int:
+    return len(entry[0]) if type(entry[0]) is _Group else 1
 
 
 class Lane(Generic[Item, Result]):
@@ -42,14 +54,15 @@ class Lane(Generic[Item, Result]):
         self._wait_max_s = wait_max_s
         self._answer_max_s = answer_max_s
         self._observe = observe
-        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
+        self._waiting: deque[Entry[Item]] = deque()
+        self._depth = 0
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def depth(self) -> int:
         """How many items wait for the next call."""
-        return len(self._waiting)
+        return self._depth
 
     @property
     def idle(self) -> bool:
@@ -58,13 +71,27 @@ class Lane(Generic[Item, Result]):
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Queue `item`; the future gets its result. A caller may drop the future: no other item notices."""
-        if len(self._waiting) >= self._queue_max:
+        return self._queue(item, 1)
+
+    def submit_many(self, items: Iterable[Item]) -> "asyncio.Future[list[Result]]":
+        """Queue items that came together, `batch_max` at most; the future gets their results in their order.
+
+        A future and its callbacks are paid for once. They go in one call, and are refused or fail together.
+        """
+        group = _Group(items)
+        if not 0 < len(group) <= self._batch_max:
+            raise ValueError(f"{len(group)} items came together; one call takes 1 to {self._batch_max}")
+        return self._queue(group, len(group))
+
+    def _queue(self, item: Item | _Group[Item], size: int) -> "asyncio.Future[Any]":
+        if self._depth + size > self._queue_max:
             raise Overloaded("Too many requests are waiting; try again in a moment.")
         loop = self._loop
         if loop is None:  # kept, because get_running_loop() asks the system for the process id each time
             loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((item, future, loop.time()))
+        self._depth += size
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
             self._runner.add_done_callback(self._ended)
@@ -73,11 +100,19 @@ class Lane(Generic[Item, Result]):
     async def _run(self) -> None:
         while self._waiting:
             self._refuse_late(asyncio.get_running_loop().time() - self._wait_max_s)
-            size = min(len(self._waiting), self._batch_max)
-            if size:
-                give_up_at = self._waiting[0][2] + self._answer_max_s
-                await self._run_batch([self._waiting.popleft()[:2] for _ in range(size)], give_up_at)
+            batch: list[Entry[Item]] = []
+            room = self._batch_max
+            while self._waiting and (room := room - _size(self._waiting[0])) >= 0:
+                batch.append(self._next())
+            if batch:
+                await self._run_batch(batch, batch[0][2] + self._answer_max_s)
         self._runner = None
+
+    def _next(self) -> Entry[Item]:
+        """Who has waited longest waits no more."""
+        entry = self._waiting.popleft()
+        self._depth -= _size(entry)
+        return entry
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
         """Also when it was cancelled before its first step: nobody hangs, and the next item starts another."""
@@ -88,25 +123,31 @@ class Lane(Generic[Item, Result]):
     def _refuse_late(self, before: float) -> None:
         """The oldest are in front; who has waited since `before` or longer is told to come back."""
         while self._waiting and self._waiting[0][2] <= before:
-            future = self._waiting.popleft()[1]
+            future = self._next()[1]
             if not future.done():
                 future.set_exception(Overloaded("This has waited for too long; repeat the same request."))
 
     def _fail_rest(self) -> None:
         """Only a cancelled runner leaves anything behind: tell those who wait instead of letting them hang."""
         while self._waiting:
-            future = self._waiting.popleft()[1]
+            future = self._next()[1]
             if not future.done():
                 future.set_exception(Unavailable("The service is stopping; repeat the same request."))
 
-    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], give_up_at: float) -> None:
+    async def _run_batch(self, batch: list[Entry[Item]], give_up_at: float) -> None:
+        items: list[Item] = []
+        for item, _, _ in batch:
+            if type(item) is _Group:
+                items.extend(item)
+            else:
+                items.append(item)  # type: ignore[arg-type]  # told apart by `type`, which mypy does not follow
         try:
             if self._observe is not None:
-                self._observe(len(batch))
+                self._observe(len(items))
             async with asyncio.timeout_at(give_up_at):
-                results = await self._call([item for item, _ in batch])
-            if len(results) != len(batch):
-                raise RuntimeError(f"a batch of {len(batch)} came back with {len(results)} results")
+                results = await self._call(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"a batch of {len(items)} came back with {len(results)} results")
         except asyncio.CancelledError:
             self._settle_all(batch, Unavailable("The service is stopping; repeat the same request."))
             raise
@@ -116,13 +157,16 @@ class Lane(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 -- whatever it was, it belongs to the requests of this batch
             self._settle_all(batch, error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        at = 0
+        for entry in batch:
+            future, size = entry[1], _size(entry)
             if not future.done():
-                future.set_result(result)
+                future.set_result(list(results[at : at + size]) if type(entry[0]) is _Group else results[at])
+            at += size
 
     @staticmethod
-    def _settle_all(batch: list[tuple[Item, "asyncio.Future[Result]"]], error: Exception) -> None:
-        for _, future in batch:
+    def _settle_all(batch: list[Entry[Item]], error: Exception) -> None:
+        for _, future, _ in batch:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # mark as seen: a caller that went away must not log "never retrieved"

@@ -70,7 +70,12 @@ class Tally:
 
     def decided(self, drop_id: str, results: list[Decision]) -> None:
         """A batch of the gate."""
-        counts = Counter([_word(r) for r in results])
+        counts: dict[str, int] = {}
+        last, word = None, ""
+        for result in results:
+            if result is not last:  # a refusal is a prepared object, and a crowd's are one and the same
+                last, word = result, _word(result)
+            counts[word] = counts.get(word, 0) + 1
         for word, count in counts.items():
             self._verdicts[drop_id, word] += count
 

@@ -10,7 +10,7 @@ ever, who would win is asked to come back, and no unit lies about that nobody wa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -87,7 +87,7 @@ class Known(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """Sizes of batches and queues, per drop and process, and how long anybody waits for an answer, seconds."""
 
-    gate_batch_max: int = 256
+    gate_batch_max: int = 1_024
     gate_queue_max: int = 20_000
     ledger_batch_max: int = 512
     ledger_queue_max: int = 20_000
@@ -206,6 +206,30 @@ class Reservations:
             if answer is not None:
                 return answer
         raise Unavailable("The sale is being put in order; repeat the same request.")
+
+    async def reserve_many(self, drop_id: str, claims: Sequence[Claim]) -> list[Held | Known | Refusal]:
+        """`reserve` for presses that came together, at most `gate_batch_max`: an answer each, in their order.
+
+        They share one future where a press has its own, and are the faster for it. What fails, fails for all of them,
+        and each may be repeated.
+        """
+        lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
+        if lanes.ledger.depth + len(claims) > self._limits.ledger_queue_max:
+            raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
+        answers: list[Any] = await lanes.gate.submit_many(claims)
+        if isinstance(answers[0], Refusal) and answers.count(answers[0]) == len(answers):
+            return answers
+        grants = [(at, decision) for at, decision in enumerate(answers) if type(decision) is Grant]
+        size = self._limits.ledger_batch_max
+        parts = [grants[at : at + size] for at in range(0, len(grants), size)]
+        commits = [lanes.ledger.submit_many(grant for _, grant in part) for part in parts]
+        for part, commit in zip(parts, commits, strict=True):
+            for (at, grant), outcome in zip(part, await commit, strict=True):
+                answers[at] = await self._answer(drop_id, claims[at], grant, outcome, lanes)
+        for at, answer in enumerate(answers):
+            if not isinstance(answer, (Refusal, Held, Known)):  # unarmed, withheld, stale: what `reserve` has steps for
+                answers[at] = await self.reserve(drop_id, claims[at])
+        return answers
 
     async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:
         """Return when the gate has been rebuilt; a rebuild that takes long goes on without this request."""

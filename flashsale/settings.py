@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_probes: Annotated[
         bool, _is("Answer `/healthz`, `/readyz`, `/metrics`, `/openapi.json` to any address, not only the loopback.")
     ] = False
-    gate_batch_max: Annotated[Positive, _is("Requests decided by one Lua call at most.")] = 256
+    gate_batch_max: Annotated[Positive, _is("Requests decided by one Lua call at most.")] = 1_024
     gate_queue_max: Annotated[Positive, _is("Requests waiting for the gate in one process; beyond it 503.")] = 20_000
     gate_timeout_s: Annotated[PositiveSeconds, _is("One call to Redis, seconds.")] = 2.0
     ledger_batch_max: Annotated[Positive, _is("Reservations committed by one transaction at most.")] = 512

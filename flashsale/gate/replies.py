@@ -1,14 +1,33 @@
 """What the scripts answer, as the structs of the domain."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from flashsale.domain import Claim, Grant, Refusal, Verdict, Withheld
+from flashsale.domain import Claim, Decision, Grant, Refusal, Verdict, Withheld
 
 WORDS: Final[dict[bytes, Refusal | Withheld]] = {
     **{v.value.encode(): Refusal(v) for v in Verdict},
     b"withheld": Withheld(),
 }
 """Decisions that are a word and nothing more: prepared, because most are."""
+
+
+def decisions(
+    answers: list[object], new_ids: list[str], claims: Sequence[Claim], epoch: int, stripe: int
+) -> list[Decision]:
+    """What decide.lua answered, a decision for each claim: a number stands for so many more of the one before it."""
+    found: list[Decision] = []
+    for answer in answers:
+        if type(answer) is bytes:
+            found.append(WORDS[answer])
+        elif type(answer) is int:
+            found.extend(found[-1:] * answer)
+        else:
+            at = len(found)
+            found.append(decision(answer, new_ids[at], claims[at], epoch, stripe))
+    if len(found) != len(claims):
+        raise RuntimeError(f"decide.lua answered {len(found)} of {len(claims)} requests")
+    return found
 
 
 def decision(answer: object, new_id: str, c: Claim, epoch: int, stripe: int) -> Grant | Refusal:

@@ -323,3 +323,56 @@ async def test_an_observer_that_fails_fails_its_batch_alone(calls: Calls, lane: 
     await calls.end(1)
     outcomes = await asyncio.gather(first, *failing, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [int, ZeroDivisionError, ZeroDivisionError]
+
+
+async def test_who_came_together_goes_in_one_call_with_others_and_is_answered_in_order(
+    calls: Calls, lane: MakeLane
+) -> None:
+    """A group is never split: what it leaves no room for waits for the next call, and so does all that comes after."""
+    one = lane(batch_max=4, queue_max=20)
+    first = one.submit(1)
+    await calls.begun(1)
+    together, single, others = one.submit_many([2, 3, 4]), one.submit(5), one.submit_many(iter([6, 7]))
+    assert one.depth == 6
+    for number in (1, 2, 3):
+        await calls.end(number)
+    assert (await first, await single) == (-1, -5)
+    assert (await together, await others) == ([-2, -3, -4], [-6, -7])
+    assert calls.batches == [[1], [2, 3, 4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("count", [0, 5])
+async def test_a_group_that_fits_in_no_call_is_refused(lane: MakeLane, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} items came together"):
+        await lane(batch_max=4, queue_max=20).submit_many(range(count))
+
+
+async def test_a_group_counts_by_its_items_and_fails_together(calls: Calls, lane: MakeLane) -> None:
+    """A full queue refuses the whole group; a call that fails fails the group in it and no other."""
+    one = lane(batch_max=4, queue_max=5)
+    first = one.submit(1)
+    await calls.begun(1)
+    failing, fine = one.submit_many([2, 3]), one.submit_many([4, 5, 6])
+    with pytest.raises(Overloaded):
+        await one.submit_many([7])
+    fault = Unavailable("the store is away")
+    await calls.end(1)
+    await calls.end(2, fault)
+    await calls.end(3)
+    with pytest.raises(Unavailable):
+        await failing
+    assert (await first, await fine) == (-1, [-4, -5, -6])
+    assert one.depth == 0
+
+
+async def test_a_group_that_has_waited_for_too_long_is_told_as_one(calls: Calls, lane: MakeLane) -> None:
+    one = lane(wait_max_s=60.0)
+    first = one.submit(1)
+    await calls.begun(1)
+    late = one.submit_many([2, 3])
+    now = asyncio.get_running_loop().time()
+    one._waiting = deque((item, future, now - 60.0) for item, future, _ in one._waiting)
+    await calls.end(1)
+    outcomes = await asyncio.gather(first, late, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [int, Overloaded]
+    assert one.depth == 0

@@ -3,12 +3,14 @@
 -- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes  KEYS[5..] elig, one per points rule of the drop, then bound,
 -- one per batch of ARGV[4]
 -- ARGV[1] least epoch the caller knows of
--- ARGV[2] requests, MessagePack [[id, member, allocation|"", quantity, key|"", payload, tier, code, high, low]...]: the
---   last three only with an F-code, its number and the member's upper and lower 32 bits
+-- ARGV[2] requests by columns, MessagePack [[member...], [id...], [key|""...] or [] when nobody has one, [which...],
+--   [[allocation|"", quantity, payload, tier, code, high, low]...]]: the last has each thing that is asked for once, and
+--   `which` counts them from 0; code, high, low, with an F-code only, are its number and the member's 32-bit halves, so
+--   that nobody else asks for the same
 -- ARGV[3] settled grants, MessagePack ["id|member"...]: taken out of pend
 -- ARGV[4] MessagePack [batch...]: those of the requests' codes
 -- ARGV[5] how many may be granted; a further one that would be is "withheld", and takes nothing
--- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a result being
+-- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a number n meaning the result before it n more times, else
 --   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
 --   | ["not_open", opens ms] | "fcode_invalid" | "fcode_spent" | "member_limit" | "sold_out"
 --   | "withheld" | ["held", allocation, slot]
@@ -45,14 +47,14 @@ for i, batch in ipairs(named) do
     end
   end
 end
-local requests, limit, may_grant, members = cmsgpack.unpack(ARGV[2]), tonumber(meta.limit), tonumber(ARGV[5]), {}
-for i, r in ipairs(requests) do members[i] = r[2] end
-local entries = {}
+local limit, may_grant, entries = tonumber(meta.limit), tonumber(ARGV[5]), {}
+local members, ids, names, which, asked = unpack(cmsgpack.unpack(ARGV[2]))
 for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
   local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
   for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
 end
-local out, grants, taken, bitmaps, spent = {'ok', tonumber(meta.epoch), now}, {}, {}, {}, {}
+local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}, false
+local grants, taken, bitmaps, spent = {}, {}, {}, {}
 local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
 local RANK = {
   closed = 1, paused = 2, not_eligible = 3, not_open = 4, fcode_invalid = 5, fcode_spent = 6, member_limit = 7,
@@ -62,6 +64,7 @@ local RANK = {
 local function eligible(a, r)
   if a.kind == 'tier' then return r[7] >= a.arg end
   if a.kind ~= 'points' then return true end
+  by_member = true
   local set, lo = redis.call('HGET', a.arg, string.sub(r[2], 1, -4)), tonumber(string.sub(r[2], -3))
   if not set then return false end
   if string.byte(set) == 98 then -- 'b': a bitmap
@@ -126,8 +129,10 @@ local function judge(a, r, used)
   if a.left < r[4] then return 'sold_out' end
 end
 
-for i, r in ipairs(requests) do
-  local id, member, wanted, quantity, key, payload, _, code = unpack(r)
+local function decide(i, member, what)
+  local wanted, quantity, payload, tier, code, high, low = unpack(what)
+  local id, key = ids[i], names[i] or ''
+  local r = {id, member, wanted, quantity, key, payload, tier, code, high, low}
   local used, slots, result = 0, {}, nil
   for line in string.gmatch(entries[member] or '', '[^\n]+') do
     local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.-)\t')
@@ -165,8 +170,28 @@ for i, r in ipairs(requests) do
     grants[id .. '|' .. member] = member
     result = {'held', found.id, slot}
   end
-  out[i + 3] = result or wanted == '' and code and no_lane or 'not_found'
+  return result or wanted == '' and code and no_lane or 'not_found', found
 end
+
+local result
+for i, member in ipairs(members) do
+  local what, again = which[i] + 1, result
+  -- Who has nothing hears what the first such heard who asked for the same, if that was a refusal and nothing in it
+  -- was the member's own: in one call time stands still, and stock only shrinks.
+  result = not entries[member] and to_all[what]
+  if not result then
+    local nothing, found = not entries[member], nil
+    by_member = false
+    result, found = decide(i, member, asked[what])
+    if nothing and not found and not by_member then to_all[what] = result end
+  end
+  if result == again then more = more + 1
+  else
+    if more > 0 then out[#out + 1], more = more, 0 end
+    out[#out + 1] = result
+  end
+end
+if more > 0 then out[#out + 1] = more end
 
 for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
 for field in pairs(spent) do redis.call('HSET', KEYS[4], field, bitmaps[field]) end

@@ -1,0 +1,79 @@
+"""Presses that come together: each is answered as if it had come alone."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio as redis
+
+from flashsale import embedded
+from flashsale.domain import Refusal, Verdict
+from flashsale.errors import Overloaded
+from flashsale.reservations import Held, Known, Limits
+from tests.flow.faults import HeldBack
+from tests.support import NewDrop, Node, allocation, claim, make_node
+
+
+@pytest.fixture
+async def small(urls: embedded.Servers) -> AsyncIterator[Node]:
+    """A process whose calls to the ledger take 3 grants."""
+    node = await make_node(urls, limits=Limits(gate_batch_max=20, ledger_batch_max=3))
+    yield node
+    await node.aclose()
+
+
+async def test_each_hears_its_own_verdict_in_order(small: Node, new_drop: NewDrop) -> None:
+    """Wins over several calls of the ledger, what one has already, a refusal of one alone, and who came too late."""
+    drop = await new_drop(allocation("a", 8), allocation("b", 1))
+    await small.catalog.get(drop.id)
+    first = await small.reservations.reserve(drop.id, claim(1, "a", key="k"))
+    assert isinstance(first, Held)
+    claims = [
+        *(claim(1, "a", key="k"), claim(1, "b", key="k"), claim(1, "a", key="other"), claim(2, "none")),
+        *(claim(member, "a") for member in range(10, 20)),
+    ]
+    again, mismatch, limit, unknown, *rest = await small.reservations.reserve_many(drop.id, claims)
+    assert isinstance(again, Known)
+    assert again.reservation.id == first.grant.id
+    assert (mismatch, limit, unknown) == (
+        Refusal(Verdict.IDEMPOTENCY_MISMATCH),
+        Refusal(Verdict.MEMBER_LIMIT),
+        Refusal(Verdict.NOT_FOUND),
+    )
+    held = [answer for answer in rest[:7] if isinstance(answer, Held)]
+    assert [answer.grant.member for answer in held] == list(range(10, 17))
+    assert rest[7:] == [Refusal(Verdict.SOLD_OUT)] * 3
+    for answer in held:
+        stored = await small.ledger.reservations.get(answer.grant.id)
+        assert stored is not None
+        assert (stored.member, stored.expires_at) == (answer.grant.member, answer.expires_at)
+    assert [b.balanced for b in await small.operations.balance(drop.id)] == [True, True]
+
+
+async def test_a_gate_that_was_emptied_is_rebuilt_and_all_are_answered(
+    small: Node, new_drop: NewDrop, urls: embedded.Servers
+) -> None:
+    drop = await new_drop(allocation(quantity=2))
+    await small.catalog.get(drop.id)
+    first = await small.reservations.reserve(drop.id, claim(1))
+    assert isinstance(first, Held)
+    async with redis.from_url(urls.redis_url) as client:
+        await client.flushall()
+    again, won, lost = await small.reservations.reserve_many(drop.id, [claim(1), claim(2), claim(3)])
+    assert isinstance(again, Known)
+    assert again.reservation.id == first.grant.id
+    assert isinstance(won, Held)
+    assert lost == Refusal(Verdict.SOLD_OUT)
+
+
+async def test_where_the_ledger_has_no_room_for_them_nothing_is_granted(
+    urls: embedded.Servers, new_drop: NewDrop
+) -> None:
+    """A grant that cannot be kept helps nobody."""
+    node = await make_node(urls, limits=Limits(ledger_queue_max=2), make_store=HeldBack)
+    drop = await new_drop(allocation(quantity=5))
+    await node.catalog.get(drop.id)
+    with pytest.raises(Overloaded):
+        await node.reservations.reserve_many(drop.id, [claim(member) for member in (1, 2, 3)])
+    status = await node.gate.status(drop, 0)
+    assert status.available == {"a": 5}  # type: ignore[union-attr]
+    await node.aclose()

@@ -12,6 +12,7 @@ ever, who would win is asked to come back, and no unit lies about that nobody wa
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -82,6 +83,15 @@ class Known(msgspec.Struct, frozen=True):
     """The same one again: 200."""
 
     reservation: Reservation
+
+
+Outcome = Held | Known | Refusal
+Tell = Callable[[int, Outcome | Exception], None]
+"""Hears what became of one of the presses that came together: its place among them, and its answer or its fault."""
+
+
+def _moved(tell: Tell, by: int, at: int, answer: Outcome | Exception) -> None:
+    tell(by + at, answer)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -183,8 +193,13 @@ class Reservations:
             for _ in range(CONFIRM_LANES)
         ]
 
-    async def reserve(self, drop_id: str, claim: Claim) -> Held | Known | Refusal:
-        """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist."""
+    async def reserve(
+        self, drop_id: str, claim: Claim, *, decision: Decision | Unarmed | None = None, outcome: Commit | None = None
+    ) -> Outcome:
+        """Decide `claim` and, if a unit is granted, make it durable. The drop is known to exist.
+
+        `decision`, and then `outcome`, are given where gate and ledger have been asked already.
+        """
         lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
         began = self._now()
         for attempt in range(ATTEMPTS_MAX):
@@ -192,7 +207,7 @@ class Reservations:
                 break
             if lanes.ledger.depth >= self._limits.ledger_queue_max:  # a grant that cannot be kept helps nobody
                 raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
-            grant = await lanes.gate.submit(claim)
+            grant, decision = decision or await lanes.gate.submit(claim), None
             if isinstance(grant, Refusal):
                 return grant
             if isinstance(grant, Withheld):
@@ -202,34 +217,87 @@ class Reservations:
             if isinstance(grant, Unarmed):
                 await self._rebuilt(drop_id)
                 continue
-            answer = await self._answer(drop_id, claim, grant, await lanes.ledger.submit(grant), lanes)
+            kept, outcome = outcome or await lanes.ledger.submit(grant), None
+            answer = await self._answer(drop_id, claim, grant, kept, lanes)
             if answer is not None:
                 return answer
         raise Unavailable("The sale is being put in order; repeat the same request.")
 
-    async def reserve_many(self, drop_id: str, claims: Sequence[Claim]) -> list[Held | Known | Refusal]:
-        """`reserve` for presses that came together, at most `gate_batch_max`: an answer each, in their order.
+    async def reserve_together(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
+        """`reserve` for presses that came together, any number: each hears its answer, or its fault, as soon as it is.
 
-        They share one future where a press has its own, and are the faster for it. What fails, fails for all of them,
-        and each may be repeated.
+        `tell` gets the place of a claim among `claims` with what it hears. They share one future where a press has its
+        own, and are the faster for it; who is refused waits for nobody's commit.
         """
+        size = self._limits.gate_batch_max
+        parts = range(0, len(claims), size)
+        if len(parts) == 1:
+            await self._together(drop_id, claims, tell)
+        else:
+            await asyncio.gather(
+                *(self._together(drop_id, claims[at : at + size], partial(_moved, tell, at)) for at in parts)
+            )
+
+    async def _together(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
         lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
-        if lanes.ledger.depth + len(claims) > self._limits.ledger_queue_max:
-            raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
-        answers: list[Any] = await lanes.gate.submit_many(claims)
-        if isinstance(answers[0], Refusal) and answers.count(answers[0]) == len(answers):
-            return answers
-        grants = [(at, decision) for at, decision in enumerate(answers) if type(decision) is Grant]
+        try:
+            if lanes.ledger.depth + len(claims) > self._limits.ledger_queue_max:
+                raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
+            decisions = await lanes.gate.submit_many(claims)
+        except Unavailable as fault:
+            for at in range(len(claims)):
+                tell(at, fault)
+            return
+        grants: list[tuple[int, Grant]] = []
+        rest: list[Awaitable[None]] = []
+        for at, decision in enumerate(decisions):
+            if type(decision) is Refusal:
+                tell(at, decision)
+            elif type(decision) is Grant:
+                grants.append((at, decision))
+            else:  # unarmed, or withheld: `reserve` has steps for that
+                rest.append(self._alone(drop_id, claims[at], partial(tell, at), decision))
         size = self._limits.ledger_batch_max
-        parts = [grants[at : at + size] for at in range(0, len(grants), size)]
-        commits = [lanes.ledger.submit_many(grant for _, grant in part) for part in parts]
-        for part, commit in zip(parts, commits, strict=True):
-            for (at, grant), outcome in zip(part, await commit, strict=True):
-                answers[at] = await self._answer(drop_id, claims[at], grant, outcome, lanes)
-        for at, answer in enumerate(answers):
-            if not isinstance(answer, (Refusal, Held, Known)):  # unarmed, withheld, stale: what `reserve` has steps for
-                answers[at] = await self.reserve(drop_id, claims[at])
-        return answers
+        rest.extend(self._kept(drop_id, claims, grants[at : at + size], tell) for at in range(0, len(grants), size))
+        if len(rest) == 1:
+            await rest[0]
+        elif rest:
+            await asyncio.gather(*rest)
+
+    async def _kept(
+        self, drop_id: str, claims: Sequence[Claim], grants: Sequence[tuple[int, Grant]], tell: Tell
+    ) -> None:
+        """Commit these grants in one call, and tell who had them."""
+        lanes = self._lanes[drop_id]
+        try:
+            outcomes = await lanes.ledger.submit_many(grant for _, grant in grants)
+        except Unavailable as fault:
+            for at, _ in grants:
+                tell(at, fault)
+            return
+        rest: list[Awaitable[None]] = []
+        for (at, grant), outcome in zip(grants, outcomes, strict=True):
+            if type(outcome) is Committed:
+                lanes.settled.append(grant)
+                tell(at, Held(grant, outcome.expires_at))
+            else:
+                rest.append(self._alone(drop_id, claims[at], partial(tell, at), grant, outcome))
+        if rest:
+            await asyncio.gather(*rest)
+
+    async def _alone(
+        self,
+        drop_id: str,
+        claim: Claim,
+        tell: Callable[[Outcome | Exception], None],
+        decision: Decision | Unarmed,
+        outcome: Commit | None = None,
+    ) -> None:
+        """Go on with one of them from where it stands."""
+        try:
+            tell(await self.reserve(drop_id, claim, decision=decision, outcome=outcome))
+        except Exception as fault:  # noqa: BLE001 -- whatever it was, it is this press that hears of it
+            tell(fault)
 
     async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:
         """Return when the gate has been rebuilt; a rebuild that takes long goes on without this request."""

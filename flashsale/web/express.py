@@ -13,7 +13,7 @@ The attributes of aiohttp's that are used are private ones (`_waiter`: set while
 
 import asyncio
 import contextvars
-from typing import Any
+from typing import Any, Final
 
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
@@ -22,25 +22,27 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_server import Server
 
 from flashsale.domain import Claim, Drop
+from flashsale.reservations import Outcome
 from flashsale.web import hot, problems
 from flashsale.web.context import Context
 from flashsale.web.prepared import Prepared
 from flashsale.web.routing import decode_body
 
-_NO_VARIABLES = contextvars.Context()
+_NO_VARIABLES: Final = contextvars.Context()
 """Presses share it: a copy for each would be one of the costs that are saved here."""
 
 
 class Express(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_context", "_press", "_taking")
+    __slots__ = ("_context", "_press", "_taking", "_together")
 
     def __init__(self, manager: "ExpressServer", context: Context, **settings: Any) -> None:  # noqa: ANN401 -- aiohttp's
         super().__init__(manager, **settings)
         self._context = context
+        self._together = manager.together
         self._taking = False
-        self._press: asyncio.Task[None] | None = None
+        self._press: Claim | None = None
         """The press that waits for its verdict."""
 
     def data_received(self, data: bytes) -> None:
@@ -116,17 +118,20 @@ class Express(RequestHandler):
             return
         if isinstance(found, Claim):
             self._request_in_progress = True  # a shutdown waits for it
-            self._press = asyncio.Task(self._decide(drop.id, found), loop=self._loop, context=_NO_VARIABLES)
+            self._press = found
+            self._together.press(drop.id, found, self)
         else:
             self._send(hot.answer(context, drop.id, found))
 
-    async def _decide(self, drop_id: str, claim: Claim) -> None:
+    def answered(self, drop_id: str, outcome: Outcome | Exception) -> None:
+        """The press that waited has its answer: send it, and go on."""
+        claim, self._press = self._press, None
+        assert claim is not None
         try:
-            try:
-                answer = await hot.decide(self._context, drop_id, claim, self.peername)
-            except Exception as error:  # noqa: BLE001 -- as in `hot.reserve`
-                answer = problems.prepared(error)
-            self._send(answer)
+            if isinstance(outcome, Exception):
+                self._send(problems.prepared(outcome))
+            else:
+                self._send(hot.verdict(self._context, drop_id, claim, outcome, peername=self.peername))
         finally:
             self._over()
 
@@ -136,8 +141,7 @@ class Express(RequestHandler):
             self.transport.write(answer.as_bytes())
 
     def _over(self) -> None:
-        """The press has its answer: whoever waited for that may go on."""
-        self._press = None
+        """Whoever waited for the answer may go on."""
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
@@ -163,6 +167,43 @@ class Express(RequestHandler):
             self._close = True
 
 
+class _Together:
+    """Presses that come in one turn of the event loop, from whatever connections: they are reserved together."""
+
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self._come: dict[str, tuple[list[Claim], list[Express]]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def press(self, drop_id: str, claim: Claim, connection: Express) -> None:
+        """Reserve it at the end of this turn of the loop; the connection hears what became of it."""
+        if not self._come:
+            self._loop.call_soon(self._reserve)
+        claims, connections = self._come.setdefault(drop_id, ([], []))
+        claims.append(claim)
+        connections.append(connection)
+
+    def _reserve(self) -> None:
+        come, self._come = self._come, {}
+        for drop_id, (claims, connections) in come.items():
+            task = asyncio.Task(self._tell(drop_id, claims, connections), loop=self._loop, context=_NO_VARIABLES)
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _tell(self, drop_id: str, claims: list[Claim], connections: list[Express]) -> None:
+        waiting = dict(enumerate(connections))
+
+        def tell(at: int, outcome: Outcome | Exception) -> None:
+            waiting.pop(at).answered(drop_id, outcome)
+
+        try:
+            await self._context.reservations.reserve_together(drop_id, claims, tell)
+        except Exception as error:  # noqa: BLE001 -- the last line before the clients: none may be left without an answer
+            for connection in waiting.values():
+                connection.answered(drop_id, error)
+
+
 class ExpressServer(Server):
     """aiohttp's server, with connections that take presses at once. `like` has been made by the application."""
 
@@ -175,6 +216,7 @@ class ExpressServer(Server):
             **like._kwargs,  # noqa: SLF001 -- as above
         )
         self._context = context
+        self.together = _Together(context, self._loop)
 
     def __call__(self) -> Express:
         """The protocol of one new connection."""

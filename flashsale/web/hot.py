@@ -18,7 +18,7 @@ from aiohttp.web_request import BaseRequest
 
 from flashsale.domain import Claim, Drop, Refusal, Reservation, State, Verdict
 from flashsale.errors import Refused
-from flashsale.reservations import Held, Known
+from flashsale.reservations import Held, Known, Outcome
 from flashsale.spending import Limited
 from flashsale.web import problems
 from flashsale.web.auth import Identity
@@ -114,7 +114,8 @@ async def reserve(request: BaseRequest, context: Context, drop_id: str) -> web.S
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
         found = claimed(context, drop, identity, wanted, headers=request.headers, peername=peername)
         if isinstance(found, Claim):
-            done = await decide(context, drop_id, found, peername)
+            outcome = await context.reservations.reserve(drop_id, found)
+            done = verdict(context, drop_id, found, outcome, peername=peername)
         else:
             done = answer(context, drop_id, found)
     except Exception as error:  # noqa: BLE001 -- the last line before the client: nothing may leave without an answer
@@ -152,9 +153,8 @@ def claimed(
     return Refusal(Verdict.CLOSED if drop.closed else Verdict.PAUSED if drop.paused else Verdict.FCODE_INVALID)
 
 
-async def decide(context: Context, drop_id: str, claim: Claim, peername: object) -> Prepared:
+def verdict(context: Context, drop_id: str, claim: Claim, outcome: Outcome, *, peername: object) -> Prepared:
     """The verdict, as it is sent. A genuine code that is refused as none counts as a failed try, too."""
-    outcome = await context.reservations.reserve(drop_id, claim)
     if claim.code is not None and isinstance(outcome, Refusal) and outcome.verdict is Verdict.FCODE_INVALID:
         context.spending.refused(member=claim.member, address=address_of(peername))
     return answer(context, drop_id, outcome)

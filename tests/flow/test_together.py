@@ -1,16 +1,17 @@
 """Presses that come together: each is answered as if it had come alone."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio as redis
 
 from flashsale import embedded
-from flashsale.domain import Refusal, Verdict
+from flashsale.domain import Claim, Refusal, Verdict
 from flashsale.errors import Overloaded
-from flashsale.reservations import Held, Known, Limits
+from flashsale.reservations import Held, Known, Limits, Outcome
 from tests.flow.faults import HeldBack
-from tests.support import NewDrop, Node, allocation, claim, make_node
+from tests.support import NewDrop, Node, allocation, claim, make_node, until
 
 
 @pytest.fixture
@@ -19,6 +20,18 @@ async def small(urls: embedded.Servers) -> AsyncIterator[Node]:
     node = await make_node(urls, limits=Limits(gate_batch_max=20, ledger_batch_max=3))
     yield node
     await node.aclose()
+
+
+async def together(node: Node, drop_id: str, claims: list[Claim]) -> list[Outcome | Exception]:
+    """What each of them hears: exactly one answer."""
+    heard: dict[int, Outcome | Exception] = {}
+
+    def tell(at: int, answer: Outcome | Exception) -> None:
+        assert at not in heard
+        heard[at] = answer
+
+    await node.reservations.reserve_together(drop_id, claims, tell)
+    return [heard[at] for at in range(len(claims))]
 
 
 async def test_each_hears_its_own_verdict_in_order(small: Node, new_drop: NewDrop) -> None:
@@ -31,7 +44,7 @@ async def test_each_hears_its_own_verdict_in_order(small: Node, new_drop: NewDro
         *(claim(1, "a", key="k"), claim(1, "b", key="k"), claim(1, "a", key="other"), claim(2, "none")),
         *(claim(member, "a") for member in range(10, 20)),
     ]
-    again, mismatch, limit, unknown, *rest = await small.reservations.reserve_many(drop.id, claims)
+    again, mismatch, limit, unknown, *rest = await together(small, drop.id, claims)
     assert isinstance(again, Known)
     assert again.reservation.id == first.grant.id
     assert (mismatch, limit, unknown) == (
@@ -58,11 +71,33 @@ async def test_a_gate_that_was_emptied_is_rebuilt_and_all_are_answered(
     assert isinstance(first, Held)
     async with redis.from_url(urls.redis_url) as client:
         await client.flushall()
-    again, won, lost = await small.reservations.reserve_many(drop.id, [claim(1), claim(2), claim(3)])
+    again, won, lost = await together(small, drop.id, [claim(1), claim(2), claim(3)])
     assert isinstance(again, Known)
     assert again.reservation.id == first.grant.id
     assert isinstance(won, Held)
     assert lost == Refusal(Verdict.SOLD_OUT)
+
+
+async def test_who_is_refused_waits_for_nobody_s_commit(urls: embedded.Servers, new_drop: NewDrop) -> None:
+    """Losers hear their verdict while the winner's commit is held up, and more than one call's worth of them."""
+    node = await make_node(urls, limits=Limits(gate_batch_max=4), make_store=HeldBack)
+    drop = await new_drop(allocation(quantity=1))
+    await node.catalog.get(drop.id)
+    heard: dict[int, Outcome | Exception] = {}
+    claims = [claim(member) for member in range(1, 11)]
+    reserving = asyncio.create_task(node.reservations.reserve_together(drop.id, claims, heard.__setitem__))
+
+    async def refused() -> bool:
+        return len(heard) == 9
+
+    await until(refused, "all but the winner have their answer")
+    assert set(map(repr, heard.values())) == {repr(Refusal(Verdict.SOLD_OUT))}
+    store = node.ledger.reservations
+    assert isinstance(store, HeldBack)
+    store.go.set()
+    await reserving
+    assert [type(heard[at]) for at in range(10)].count(Held) == 1
+    await node.aclose()
 
 
 async def test_where_the_ledger_has_no_room_for_them_nothing_is_granted(
@@ -72,8 +107,8 @@ async def test_where_the_ledger_has_no_room_for_them_nothing_is_granted(
     node = await make_node(urls, limits=Limits(ledger_queue_max=2), make_store=HeldBack)
     drop = await new_drop(allocation(quantity=5))
     await node.catalog.get(drop.id)
-    with pytest.raises(Overloaded):
-        await node.reservations.reserve_many(drop.id, [claim(member) for member in (1, 2, 3)])
+    answers = await together(node, drop.id, [claim(member) for member in (1, 2, 3)])
+    assert [type(answer) for answer in answers] == [Overloaded] * 3
     status = await node.gate.status(drop, 0)
     assert status.available == {"a": 5}  # type: ignore[union-attr]
     await node.aclose()

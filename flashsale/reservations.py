@@ -10,7 +10,7 @@ ever, who would win is asked to come back, and no unit lies about that nobody wa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -24,6 +24,7 @@ from flashsale.domain import (
     LIVE,
     Claim,
     Decision,
+    Drop,
     Grant,
     Payment,
     Refusal,
@@ -33,7 +34,7 @@ from flashsale.domain import (
     Withheld,
 )
 from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
-from flashsale.gate import UNARMED, Gate, Unarmed
+from flashsale.gate import UNARMED, Gate, Unarmed, whole
 from flashsale.ledger import (
     Commit,
     Committed,
@@ -45,11 +46,11 @@ from flashsale.ledger import (
     Stale,
     Wish,
 )
+from flashsale.stripes import SETTLED_PER_CALL_MAX, Stripes
 
 ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
 COMMIT_RETRY_S: Final = 0.05
-SETTLED_PER_CALL_MAX: Final = 1_000
 
 # Shares of `answer_max_s`. A press may begin another attempt in the first of it, and then has time for gate and ledger.
 LAST_ATTEMPT_SHARE: Final = 0.25
@@ -68,6 +69,7 @@ KEEPS_NOTHING_MAX_S: Final = 2.0
 CONFIRM_LANES: Final = 2
 """Confirms of different holds wait for nothing in common: while one transaction is written, the next is under way."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -98,40 +100,45 @@ class _Lanes:
     """One drop's way through this process: claims to the gate, grants to the ledger, settled grants riding along."""
 
     def __init__(
-        self,
-        decide: Callable[[list[Claim]], Awaitable[list[Decision | Unarmed]]],
-        commit: Callable[[list[Grant]], Awaitable[list[Commit]]],
-        cancel: Callable[[list[str]], Awaitable[list[Reservation | None]]],
-        limits: Limits,
-        keeps: Circuit,
+        self, commit: Callable[[list[Grant]], Awaitable[list[Commit]]], limits: Limits, keeps: Circuit
     ) -> None:
-        whole_s = limits.answer_max_s
         self.keeps = keeps
         """Closed: what is granted is kept by the ledger."""
-        self.gate: Lane[Claim, Decision | Unarmed] = Lane(
-            decide,
-            batch_max=limits.gate_batch_max,
-            queue_max=limits.gate_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=GATE_SHARE * whole_s,
-            observe=metrics.gate_batch.observe,
-        )
-        self.ledger: Lane[Grant, Commit] = Lane(
-            commit,
-            batch_max=limits.ledger_batch_max,
-            queue_max=limits.ledger_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=LEDGER_SHARE * whole_s,
-            observe=metrics.ledger_batch.observe,
-        )
-        self.cancels: Lane[str, Reservation | None] = Lane(
-            cancel,
-            batch_max=limits.ledger_batch_max,
-            queue_max=limits.ledger_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=CONFIRM_SHARE * whole_s,
-        )
-        self.settled: list[Grant] = []
+        self.ledger: Lane[Grant, Commit] = _ledger_lane(commit, limits, LEDGER_SHARE, metrics.ledger_batch.observe)
+        self.gate: Lane[Claim, Decision | Unarmed] | Stripes
+        """A lane of calls to the one stripe that most drops have; or one for each, and the ways between them."""
+        self.settle: Callable[[Grant], None]
+
+    def grants_max(self) -> int | None:
+        """How many may be granted in the next call; None: any number."""
+        return None if self.keeps.closed else int(self.keeps.admit())
+
+
+def _gate_lane(call: Callable[[list[Item]], Awaitable[Sequence[Result]]], limits: Limits) -> Lane[Item, Result]:
+    return Lane(
+        call,
+        batch_max=limits.gate_batch_max,
+        queue_max=limits.gate_queue_max,
+        wait_max_s=WAIT_SHARE * limits.answer_max_s,
+        answer_max_s=GATE_SHARE * limits.answer_max_s,
+        observe=metrics.gate_batch.observe,
+    )
+
+
+def _ledger_lane(
+    call: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+    limits: Limits,
+    share: float,
+    observe: Callable[[int], None] | None = None,
+) -> Lane[Item, Result]:
+    return Lane(
+        call,
+        batch_max=limits.ledger_batch_max,
+        queue_max=limits.ledger_queue_max,
+        wait_max_s=WAIT_SHARE * limits.answer_max_s,
+        answer_max_s=share * limits.answer_max_s,
+        observe=observe,
+    )
 
 
 class Reservations:
@@ -170,16 +177,10 @@ class Reservations:
         self._on_decided = on_decided
         self._on_committed = on_committed
         self._lanes: dict[str, _Lanes] = {}
+        self._cancels: dict[str, Lane[str, Reservation | None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._confirms: list[Lane[tuple[str, int, Payment | None], Confirmed]] = [
-            Lane(
-                self._confirm,
-                batch_max=self._limits.ledger_batch_max,
-                queue_max=self._limits.ledger_queue_max,
-                wait_max_s=WAIT_SHARE * self._limits.answer_max_s,
-                answer_max_s=CONFIRM_SHARE * self._limits.answer_max_s,
-                observe=metrics.confirm_batch.observe,
-            )
+            _ledger_lane(self._confirm, self._limits, CONFIRM_SHARE, metrics.confirm_batch.observe)
             for _ in range(CONFIRM_LANES)
         ]
 
@@ -221,16 +222,17 @@ class Reservations:
         """What the shopper hears of a commit's outcome; None: ask the gate again, under a new id."""
         match outcome:
             case Committed(expires_at=expires_at):
-                lanes.settled.append(grant)
+                lanes.settle(grant)
                 return Held(grant, expires_at)
             case Existing(reservation=found):
                 if found.state in LIVE and found.id == grant.id:
                     if grant.pending:
-                        lanes.settled.append(grant)
+                        lanes.settle(grant)
                 else:  # our grant was never committed, or has ended since: the gate must have its unit back
                     keep = [grant.id] if found.id == grant.id and found.keeps_slot else []
                     spent = [grant.id] if found.id == grant.id and found.state is State.RETURNED else []
-                    await self._gate.release(drop_id, [(grant.id, grant.member)], keep=keep, spent=spent)
+                    gone = whole.place_of(grant, found.unit if grant.elsewhere and grant.unit is None else None)
+                    await whole.release(self._gate, drop_id, [gone], keep=keep, spent=spent)
                 same_key = claim.key is not None and found.key == claim.key
                 if found.state is State.VOID or not (found.state in LIVE or same_key):
                     return None
@@ -242,7 +244,7 @@ class Reservations:
                 return Refusal(Verdict.PAUSED) if paused else None
             case SecondLock(verdict=verdict):  # a wrong gate: rebuild it, and let it decide again
                 metrics.second_lock.labels(drop_id, verdict.value).inc()
-                await self._gate.release(drop_id, [(grant.id, grant.member)])
+                await whole.release(self._gate, drop_id, [whole.place_of(grant)])
                 await self._rebuilt(drop_id, force=True)
                 return None
 
@@ -266,14 +268,13 @@ class Reservations:
 
     async def cancel(self, reservation: Reservation) -> Reservation | None:
         """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
-        lanes = self._lanes.get(reservation.drop) or self._open_lanes(reservation.drop)
-        return await lanes.cancels.submit(reservation.id)
+        lane = self._cancels.get(reservation.drop) or self._open_cancels(reservation.drop)
+        return await lane.submit(reservation.id)
 
     async def _return_units(self, drop_id: str, ended: list[Reservation]) -> None:
         try:
-            epoch = await self._gate.release(drop_id, [(r.id, r.member) for r in ended])
-            if not isinstance(epoch, Unarmed):
-                await self._ledger.mark_released(drop_id, [r.id for r in ended], epoch)
+            for epoch, ids in (await whole.release(self._gate, drop_id, ended)).items():
+                await self._ledger.mark_released(drop_id, ids, epoch)
         except Unavailable:
             pass  # reconcile's outbox returns them within seconds
 
@@ -283,22 +284,6 @@ class Reservations:
         task.add_done_callback(self._background.discard)
 
     def _open_lanes(self, drop_id: str) -> _Lanes:
-        async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
-            drop = self._catalog.known(drop_id)
-            assert drop is not None, drop_id
-            settled, lanes.settled[:] = lanes.settled[:SETTLED_PER_CALL_MAX], lanes.settled[SETTLED_PER_CALL_MAX:]
-            grants_max = None if lanes.keeps.closed else int(lanes.keeps.admit())
-            with metrics.gate_seconds.time():
-                decided = await self._gate.decide(
-                    drop, self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
-                )
-            if isinstance(decided, Unarmed):
-                return [UNARMED] * len(claims)
-            self._gate_heard = decided.now_ms, self._now()
-            # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
-            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
-            return list(decided.results)
-
         async def commit(grants: list[Grant]) -> list[Commit]:
             try:
                 outcomes = await self._commit(drop_id, grants)
@@ -311,13 +296,6 @@ class Reservations:
             asyncio.get_running_loop().call_soon(self._on_committed, drop_id, committed)
             return outcomes
 
-        async def cancel(ids: list[str]) -> list[Reservation | None]:
-            ended = await self._ledger.cancel(drop_id, ids)
-            if ended:
-                self._later(self._return_units(drop_id, ended))
-            by_id = {r.id: r for r in ended}
-            return [by_id.get(i) for i in ids]
-
         keeps = Circuit(
             now=self._now,
             jitter=self._jitter,
@@ -325,8 +303,68 @@ class Reservations:
             base_s=KEEPS_NOTHING_BASE_S,
             max_s=KEEPS_NOTHING_MAX_S,
         )
-        lanes = self._lanes[drop_id] = _Lanes(decide, commit, cancel, self._limits, keeps)
+        stripes, lanes = self._drop(drop_id).stripes, _Lanes(commit, self._limits, keeps)
+        if stripes == 1:
+            self._open_one(drop_id, lanes)
+        else:
+            self._open_stripes(drop_id, stripes, lanes)
+        self._lanes[drop_id] = lanes
         return lanes
+
+    def _drop(self, drop_id: str) -> Drop:
+        drop = self._catalog.known(drop_id)
+        assert drop is not None, drop_id
+        return drop
+
+    def _heard_clock(self, now_ms: int) -> None:
+        self._gate_heard = now_ms, self._now()
+
+    def _open_one(self, drop_id: str, lanes: _Lanes) -> None:
+        waiting: list[Grant] = []
+
+        async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
+            settled, waiting[:] = waiting[:SETTLED_PER_CALL_MAX], waiting[SETTLED_PER_CALL_MAX:]
+            grants_max = lanes.grants_max()
+            with metrics.gate_seconds.time():
+                decided = await self._gate.decide(
+                    self._drop(drop_id), self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
+                )
+            if isinstance(decided, Unarmed):
+                return [UNARMED] * len(claims)
+            self._heard_clock(decided.now_ms)
+            # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
+            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
+            return list(decided.results)
+
+        lanes.gate, lanes.settle = _gate_lane(decide, self._limits), waiting.append
+
+    def _open_stripes(self, drop_id: str, count: int, lanes: _Lanes) -> None:
+        lanes.gate = stripes = Stripes(
+            self._gate,
+            count,
+            drop=lambda: self._drop(drop_id),
+            min_epoch=lambda: self._catalog.min_epoch(drop_id),
+            heard_epoch=lambda epoch: self._catalog.raise_epoch(drop_id, epoch),
+            grants_max=lanes.grants_max,
+            lane=lambda call: _gate_lane(call, self._limits),
+            heard=self._heard_clock,
+            told=lambda decisions: self._on_decided(drop_id, decisions),
+            jitter=self._jitter,
+            patience_s=LAST_ATTEMPT_SHARE * self._limits.answer_max_s,
+        )
+        lanes.settle = stripes.settle
+
+    def _open_cancels(self, drop_id: str) -> Lane[str, Reservation | None]:
+        async def cancel(ids: list[str]) -> list[Reservation | None]:
+            ended = await self._ledger.cancel(drop_id, ids)
+            if ended:
+                self._later(self._return_units(drop_id, ended))
+            by_id = {r.id: r for r in ended}
+            return [by_id.get(i) for i in ids]
+
+        lane: Lane[str, Reservation | None] = _ledger_lane(cancel, self._limits, CONFIRM_SHARE)
+        self._cancels[drop_id] = lane
+        return lane
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
         async def commit() -> list[Commit]:

@@ -134,7 +134,11 @@ def claim(
 
 
 def make_drop(
-    *allocations: Allocation, per_member: int = 1, hold_seconds: int = 900, rebuy_after_return: bool = False
+    *allocations: Allocation,
+    per_member: int = 1,
+    hold_seconds: int = 900,
+    rebuy_after_return: bool = False,
+    stripes: int = 1,
 ) -> Drop:
     """A drop with an id of its own, not yet set up."""
     return Drop(
@@ -145,6 +149,7 @@ def make_drop(
         per_member=per_member,
         hold_seconds=hold_seconds,
         rebuy_after_return=rebuy_after_return,
+        stripes=stripes,
         epoch=0,
         paused=False,
         closed=False,

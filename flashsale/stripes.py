@@ -52,7 +52,7 @@ BUSY_PAUSE_S: Final = 0.02
 """Before a press is asked again whose member's claim is being served; doubling."""
 
 
-class Press(msgspec.Struct, frozen=True):
+class Press(msgspec.Struct):
     """A claim at its home. `spent`: its code was seen spent."""
 
     claim: Claim
@@ -190,13 +190,12 @@ class Stripes:
         self._told(answers)
 
     async def _submit(self, claim: Claim) -> Decision | Unarmed:
-        home = home_stripe(claim.member, len(self._lanes))
-        press = Press(claim)
+        home, press = home_stripe(claim.member, len(self._lanes)), Press(claim)
         if claim.code is not None and home != CODES_STRIPE:
             seen = await self._lanes[CODES_STRIPE].submit(Look(claim.code))
             if not isinstance(seen, Seen):
                 return UNARMED
-            press = Press(claim, seen.spent)
+            press.spent = seen.spent
         loop = asyncio.get_running_loop()
         began, busy = loop.time(), 0
         while loop.time() - began < self._patience_s:
@@ -217,24 +216,36 @@ class Stripes:
             elif not decided.short:
                 return found
             else:
-                dry = await self._others_are_dry(decided, claim.quantity)
+                dry = await self._others_are_dry(press, decided, home)
                 if dry is not False:
                     return found if dry is True else UNARMED
         raise Unavailable("Another request of yours is being served, or units change hands; repeat the same request.")
 
-    async def _others_are_dry(self, decided: Decided, quantity: int) -> bool | Unarmed:
-        """Whether no other stripe has as many as that of what home was short of; they must be of home's epoch."""
-        seen = await asyncio.shield(decided.turn.ask())
-        asked, dry = (decided.short, quantity), decided.turn.dry
-        if asked not in dry:
-            others = [each for each in seen if isinstance(each, Seen)]
-            if len(others) < len(seen):
-                return UNARMED
-            if any(each.epoch != decided.epoch for each in others):
-                self._heard_epoch(max(decided.epoch, *(each.epoch for each in others)))
-                return UNARMED
-            dry[asked] = all(each.left.get(name, 0) < quantity for each in others for name in decided.short)
-        return dry[asked]
+    async def _others_are_dry(self, press: Press, decided: Decided, home: int) -> bool | Unarmed:
+        """Whether no other stripe has as many as asked for of what home was short of; they must be of home's epoch.
+
+        Of what is for F-codes only one stripe has any. There the code is looked up again: the last unit may have gone
+        to who showed this very code.
+        """
+        quantity, code = press.claim.quantity, press.claim.code
+        if code is not None and home == CODES_STRIPE:
+            return True
+        asked, known = (decided.short, quantity), decided.turn.dry
+        if code is None and asked in known:
+            return known[asked]
+        looks = decided.turn.ask() if code is None else asyncio.gather(self._lanes[CODES_STRIPE].submit(Look(code)))
+        seen = await asyncio.shield(looks)
+        others = [each for each in seen if isinstance(each, Seen)]
+        if len(others) < len(seen):
+            return UNARMED
+        if any(each.epoch != decided.epoch for each in others):
+            self._heard_epoch(max(decided.epoch, *(each.epoch for each in others)))
+            return UNARMED
+        press.spent = any(each.spent for each in others)
+        dry = all(each.left.get(name, 0) < quantity for each in others for name in decided.short)
+        if code is None:
+            known[asked] = dry
+        return dry and not press.spent
 
     def _later(self, stripe: int, item: Item) -> None:
         """Let a stripe hear of something; nobody waits for it."""

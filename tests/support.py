@@ -11,7 +11,7 @@ import msgspec
 
 from flashsale import embedded
 from flashsale.catalog import Catalog
-from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money
+from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money, home_stripe
 from flashsale.drops import Operations
 from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
@@ -131,6 +131,11 @@ def claim(
 ) -> Claim:
     """One press of the button."""
     return Claim(member, name, quantity, key, tier, code)
+
+
+def members_at(home: int, stripes: int, count: int, *, first: int = 1) -> list[int]:
+    """The first members, from that one on, whose home is this stripe."""
+    return list(itertools.islice((m for m in itertools.count(first) if home_stripe(m, stripes) == home), count))
 
 
 def make_drop(

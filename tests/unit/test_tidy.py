@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 SCRIPT_LINES_MAX = 60
-# A decision is one call, the code it spends included, and a script cannot include another.
-LONGER_SCRIPTS = {"flashsale/gate/lua/decide.lua": 155}
+# A decision is one call, the code it spends included, of a striped drop too; and a script cannot include another.
+LONGER_SCRIPTS = {"flashsale/gate/lua/decide.lua": 175}
 
 TOP_LEVEL = {
     ".ci",

@@ -15,6 +15,10 @@ MEMBER_MAX: Final = 2**63 - 1
 QUANTITY_MAX: Final = 2**31 - 1
 HOLD_MAX_S: Final = 30 * 86_400
 IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+STRIPES_MAX: Final = 64
+CODES_STRIPE: Final = 0
+"""Of a striped drop, the stripe on which F-codes are spent, and which has all units that are set aside for them."""
+_WORD: Final = 2**64 - 1
 
 
 def whole(pattern: str, description: str) -> msgspec.Meta:
@@ -27,6 +31,20 @@ Id = Annotated[str, whole(ID_PATTERN, "Id of a drop, an allocation or a snapshot
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 with zone.")]
 Minor = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1, description="Amount in minor units (cents, fen).")]
+
+
+def home_stripe(member: int, stripes: int) -> int:
+    """The stripe that knows what a member has in a drop: the one place where this is spelled.
+
+    A plain remainder would follow whatever pattern ids are handed out by (a shard's ids all even, a batch of robots a
+    hundred apart), and one stripe would take their rush alone. So the id is mixed first (the finalizer of splitmix64,
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), and the upper bits are scaled.
+    """
+    if stripes == 1:
+        return 0
+    mixed = ((member ^ member >> 30) * 0xBF58476D1CE4E5B9) & _WORD
+    mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & _WORD
+    return ((mixed ^ mixed >> 31) * stripes) >> 64
 
 
 class Verdict(StrEnum):
@@ -130,6 +148,8 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     rebuy_after_return: bool = False
     """Whether who returned a unit may buy again."""
+    stripes: int = 1
+    """Over how many parts of the gate, each with keys of its own, it is spread."""
 
     def allocation(self, allocation_id: str) -> Allocation | None:
         """The allocation of that name, if this drop has one."""
@@ -176,7 +196,8 @@ class Claim(msgspec.Struct, frozen=True):
 class Grant(msgspec.Struct, frozen=True):
     """A unit set aside in the gate under `epoch`, not yet a reservation; `code` is the F-code that it was given for.
 
-    `again` tells that the gate had it already; `pending` that the gate has not yet seen it settled.
+    `again` tells that the gate had it already; `pending` that the gate has not yet seen it settled. `stripe` is the
+    part of the gate that answered, for a claim the home of its member.
     """
 
     id: str
@@ -191,6 +212,19 @@ class Grant(msgspec.Struct, frozen=True):
     again: bool = False
     pending: bool = True
     code: int | None = None
+    elsewhere: bool = False
+    """Its unit is on another stripe: on `unit`, if that is known; it is not while the unit is still being fetched."""
+    unit: int | None = None
+
+    @property
+    def unit_stripe(self) -> int:
+        """The stripe of its unit."""
+        return self.stripe if self.unit is None else self.unit
+
+    @property
+    def walking(self) -> bool:
+        """The claim stands, and its unit is still to come."""
+        return self.elsewhere and self.unit is None and self.pending
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -227,6 +261,9 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """It was returned, and still counts under its member's limit."""
     code: int | None = None
     """The number of the F-code that it was given for."""
+    home: int = 0
+    unit: int = 0
+    """The stripes of the gate that have its claim and its unit."""
 
 
 class Payment(msgspec.Struct, frozen=True):

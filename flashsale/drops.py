@@ -17,7 +17,7 @@ import structlog
 from flashsale.catalog import Catalog
 from flashsale.domain import Allocation, Drop, Points, Reservation
 from flashsale.errors import Refused, Unavailable
-from flashsale.gate import Gate, Status, Unarmed
+from flashsale.gate import Gate, Status, Unarmed, whole
 from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
 
 OUTBOX_MAX: Final = 10_000
@@ -208,9 +208,9 @@ class Operations:
         """The gate has the unit back at once; when it cannot be told, the outbox does it within seconds."""
         try:
             keep = [ended.id] if ended.keeps_slot else []
-            epoch = await self._gate.release(ended.drop, [(ended.id, ended.member)], keep=keep, spent=[ended.id])
-            if not isinstance(epoch, Unarmed):
-                await self._ledger.reservations.mark_released(ended.drop, [ended.id], epoch)
+            released = await whole.release(self._gate, ended.drop, [ended], keep=keep, spent=[ended.id])
+            for epoch, ids in released.items():
+                await self._ledger.reservations.mark_released(ended.drop, ids, epoch)
         except Unavailable:
             pass
 
@@ -231,13 +231,13 @@ class Operations:
         for _ in range(BALANCE_TRIES_MAX):
             outbox = await self._ledger.reservations.outbox(drop_id, OUTBOX_MAX)
             probes = [(e.id, e.member) for e in outbox]
-            before = await self._gate.status(drop, drop.epoch, probes)
+            before = await whole.status(self._gate, drop, drop.epoch, probes)
             if isinstance(before, Unarmed):
                 await self._arm(drop_id)
                 drop = await self._catalog.reload(drop_id) or drop
                 continue
             units = await self._ledger.drops.balance(drop_id, list(before.pending))
-            after = await self._gate.status(drop, drop.epoch, probes)
+            after = await whole.status(self._gate, drop, drop.epoch, probes)
             if not isinstance(after, Unarmed) and {before.epoch, after.epoch} == {u.epoch for u in units}:
                 balance = [_balance_of(u, before, after) for u in units]
                 if all(b.balanced and b.moved == 0 for b in balance):

@@ -49,8 +49,10 @@ worker may die at any line.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -58,11 +60,11 @@ import structlog
 
 from flashsale import metrics
 from flashsale.catalog import Catalog
-from flashsale.domain import LIVE, Drop, Points, State
+from flashsale.domain import CODES_STRIPE, LIVE, Drop, Points, State
 from flashsale.errors import Unavailable
-from flashsale.gate import Gate, Unarmed
+from flashsale.gate import Gate, Unarmed, whole
 from flashsale.gate.codes import Field, batch_field, bit_fields, bound_fields
-from flashsale.ledger import ArmState, Ended, Ledger
+from flashsale.ledger import ArmState, Ledger, Part
 
 PENDING_MAX_MS: Final = 3_000
 BATCH_MAX: Final = 1_000
@@ -144,6 +146,10 @@ class Arming:
             with contextlib.suppress(Unavailable):
                 await self._gate.keep_lease(drop_id)
 
+    def known(self, drop_id: str) -> Drop | None:
+        """The drop as it was last read."""
+        return self._catalog.known(drop_id)
+
     async def _armed(self, drop_id: str) -> bool:
         """Whether nothing is to be done: the gate is at the ledger's epoch, or there is no such drop.
 
@@ -154,7 +160,7 @@ class Arming:
             return True
         if drop.epoch < self._catalog.min_epoch(drop_id):
             return False
-        status = await self._gate.status(drop, drop.epoch)
+        status = await whole.status(self._gate, drop, drop.epoch)
         return not isinstance(status, Unarmed) and status.epoch == drop.epoch
 
     async def _rebuild(self, drop_id: str) -> bool:
@@ -164,8 +170,8 @@ class Arming:
             drop = await self._catalog.reload(drop_id)
             if drop is None:
                 return False
-            await self._bring_eligible(drop)
-            await self._bring_bound(drop)
+            await whole.each(drop.stripes, partial(self._bring_eligible, drop))
+            await whole.each(drop.stripes, partial(self._bring_bound, drop))
             epoch = await self._ledger.drops.bump(drop.id)
             if epoch is None:
                 return False
@@ -184,63 +190,82 @@ class Arming:
             if found is None:
                 return "superseded"
             state, parts = found
-            if await self._gate.arm_begin(drop_id, epoch) != "ok":
+            stripes = state.drop.stripes
+            begun = await whole.each(stripes, lambda stripe: self._gate.arm_begin(drop_id, epoch, stripe=stripe))
+            if set(begun) != {"ok"}:
                 return "superseded"
-            members = 0
-            sent: asyncio.Task[bool] | None = None
-            try:
-                async for part in parts:  # the ledger reads the next part while the gate takes this one
-                    if sent is not None and not await sent:
-                        return "lost"
-                    sent = asyncio.create_task(self._gate.arm_chunk(drop_id, epoch, part))
-                    members += len(part) // 2
-                if sent is not None and not await sent:
-                    return "lost"
-            finally:
-                if sent is not None:
-                    await asyncio.gather(sent, return_exceptions=True)
-            codes = await asyncio.to_thread(_code_fields, state)  # a million spent codes take most of a second
-            if codes and not await self._gate.arm_codes(drop_id, epoch, codes):
+            members = await self._copy_entries(drop_id, epoch, parts)
+            if members is None:
                 return "lost"
-            bound = [b.id for b in state.batches if b.bound]
-            return await self._gate.arm_finish(
-                state.drop,
-                members,
-                state.free,
-                codes=len(codes) // 2,
-                bound=bound,
-                ttl_ms=self._ttl_ms(state.drop),
-            )
+            finished = await whole.each(stripes, partial(self._finish, state, members))
+            return next((answer for answer in ("superseded", "lost") if answer in finished), "ok")
 
-    async def _bring_eligible(self, drop: Drop) -> None:
-        """Copy the eligible sets that the drop's rules name and the gate does not have."""
+    async def _copy_entries(self, drop_id: str, epoch: int, parts: AsyncIterator[Part]) -> Counter[int] | None:
+        """How many members each stripe was told of; None: one has lost what it was told."""
+        members, sent = Counter[int](), dict[int, asyncio.Task[bool]]()
+        try:
+            async for stripe, part in parts:  # the ledger reads the next part while the gate takes this one
+                if stripe in sent and not await sent[stripe]:
+                    return None
+                sent[stripe] = asyncio.create_task(self._gate.arm_chunk(drop_id, epoch, part, stripe=stripe))
+                members[stripe] += len(part) // 2
+            for task in sent.values():
+                if not await task:
+                    return None
+        finally:
+            await asyncio.gather(*sent.values(), return_exceptions=True)
+        return members
+
+    async def _finish(self, state: ArmState, members: Counter[int], stripe: int) -> str:
+        drop = state.drop
+        # A million spent codes take most of a second.
+        codes = await asyncio.to_thread(_code_fields, state, stripe)
+        if codes and not await self._gate.arm_codes(drop.id, drop.epoch, codes, stripe=stripe):
+            return "lost"
+        return await self._gate.arm_finish(
+            drop,
+            members[stripe],
+            state.free_at(stripe),
+            codes=len(codes) // 2,
+            bound=[b.id for b in state.batches if b.bound],
+            ttl_ms=self._ttl_ms(drop),
+            stripe=stripe,
+        )
+
+    async def _bring_eligible(self, drop: Drop, stripe: int) -> None:
+        """Copy the eligible sets that the drop's rules name and the stripe does not have: all of each.
+
+        Its own members would do, but a set is packed by thousands of ids, and one for all stripes is built once.
+        """
         for name, rule in {(a.eligible_set, a.access) for a in drop.allocations if isinstance(a.access, Points)}:
             assert name is not None, f"the list of {rule} was computed before the rule was set up, and never goes"
-            if await self._gate.has_eligible(drop.id, name):
+            if await self._gate.has_eligible(drop.id, name, stripe=stripe):
                 continue
             info = await self._ledger.points.build_eligible(rule.snapshot, rule.at_least)
             assert info is not None, f"snapshot {rule.snapshot} never goes"
-            staging = await self._gate.eligible_begin(drop.id)
+            staging = await self._gate.eligible_begin(drop.id, stripe=stripe)
             async for part in self._ledger.points.eligible_parts(rule.snapshot, rule.at_least):
                 if not await self._gate.eligible_chunk(staging, part):
                     break
             await self._gate.eligible_finish(
-                drop.id, name, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop)
+                drop.id, name, staging, fields=info.chunks, ttl_ms=self._ttl_ms(drop), stripe=stripe
             )  # when it was lost half-way, arm_finish notices, and the rebuild is tried again
 
-    async def _bring_bound(self, drop: Drop) -> None:
+    async def _bring_bound(self, drop: Drop, stripe: int) -> None:
         """Copy to whom the codes of bound batches belong, where the gate does not know it. It never changes."""
         for batch in await self._ledger.fcodes.of_drop(drop.id):
-            if not batch.bound or await self._gate.has_bound(drop.id, batch.id):
+            if not batch.bound or await self._gate.has_bound(drop.id, batch.id, stripe=stripe):
                 continue
-            staging, fields, after = await self._gate.bound_begin(drop.id), 0, -1
+            staging, fields, after = await self._gate.bound_begin(drop.id, stripe=stripe), 0, -1
             while owners := await self._ledger.fcodes.bound(batch.id, after):
                 after = owners[-1].serial
                 part = bound_fields((o.serial, o.member) for o in owners)
                 fields += len(part) // 2
                 if not await self._gate.bound_chunk(staging, part):
                     break
-            await self._gate.bound_finish(drop.id, batch.id, staging, fields=fields, ttl_ms=self._ttl_ms(drop))
+            await self._gate.bound_finish(
+                drop.id, batch.id, staging, fields=fields, ttl_ms=self._ttl_ms(drop), stripe=stripe
+            )
 
     def _ttl_ms(self, drop: Drop) -> int:
         left_s = max(0.0, (drop.ends_at - self._now()).total_seconds())
@@ -315,42 +340,47 @@ class Reconciler:
         ended = await self._ledger.reservations.outbox(drop_id, BATCH_MAX)
         if not ended:
             return
-        epoch = await self._gate.release(
+        released = await whole.release(
+            self._gate,
             drop_id,
-            _pairs(ended),
+            ended,
             keep={e.id for e in ended if e.keeps_slot},
             spent={e.id for e in ended if e.returned},
         )
-        if not isinstance(epoch, Unarmed):
-            done = await self._ledger.reservations.mark_released(drop_id, [e.id for e in ended], epoch)
+        for epoch, ids in released.items():
+            done = await self._ledger.reservations.mark_released(drop_id, ids, epoch)
             report.returned += done
             metrics.repaired.labels("returned").inc(done)
 
     async def _void_orphans(self, drop_id: str, report: Report) -> None:
-        """The janitor: grants that have been pending for too long."""
-        grants = await self._gate.pending(drop_id, older_than_ms=PENDING_MAX_MS, limit=BATCH_MAX)
+        """The janitor: grants that have been pending for too long, on each stripe by itself."""
+        drop = self._arming.known(drop_id)
+        if drop is not None:
+            await whole.each(drop.stripes, partial(self._void_orphans_at, drop_id, report))
+
+    async def _void_orphans_at(self, drop_id: str, report: Report, stripe: int) -> None:
+        """Also what stands, but neither its claim nor its unit here: of a fetch whose answer was lost."""
+        grants = await self._gate.pending(drop_id, older_than_ms=PENDING_MAX_MS, limit=BATCH_MAX, stripe=stripe)
         if isinstance(grants, Unarmed) or not grants:
             return
         standing = await self._ledger.reservations.void(drop_id, grants)
-        live = [s for s in standing if s.state in LIVE]
-        dead = [s for s in standing if s.state not in LIVE]
+        live = [s for s in standing if s.state in LIVE and stripe in {s.home, s.unit}]
+        dead = [s for s in standing if s.state not in LIVE or stripe not in {s.home, s.unit}]
         if live:
-            await self._gate.settle(drop_id, [(s.id, s.member) for s in live])
+            await self._gate.settle(drop_id, [(s.id, s.member) for s in live], stripe=stripe)
         if dead:
-            keep = {s.id for s in dead if s.keeps_slot}
+            keep = {s.id for s in dead if s.keeps_slot and s.home == stripe}
             spent = {s.id for s in dead if s.state is State.RETURNED}
-            await self._gate.release(drop_id, [(s.id, s.member) for s in dead], keep=keep, spent=spent)
+            await self._gate.release(drop_id, [(s.id, s.member) for s in dead], keep=keep, spent=spent, stripe=stripe)
         report.settled += len(live)
         report.voided += len(dead)
         metrics.repaired.labels("voided").inc(len(dead))
 
 
-def _code_fields(state: ArmState) -> list[Field]:
+def _code_fields(state: ArmState, stripe: int) -> list[Field]:
+    """What a stripe must know of F-codes: all of them which there are, and one of them which are spent."""
     fields: list[Field] = []
     for batch in state.batches:
         fields += batch_field(batch)
-    return [*fields, *bit_fields("s", state.spent), *bit_fields("r", state.revoked)]
-
-
-def _pairs(ended: Iterable[Ended]) -> list[tuple[str, int]]:
-    return [(e.id, e.member) for e in ended]
+    spent = state.spent if stripe == CODES_STRIPE else []
+    return [*fields, *bit_fields("s", spent), *bit_fields("r", state.revoked)]

@@ -11,11 +11,7 @@ ever, who would win is asked to come back, and no unit lies about that nobody wa
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime
-from functools import partial
 from typing import Any, Final, TypeVar
-
-import msgspec
 
 from flashsale import metrics
 from flashsale.catalog import Catalog
@@ -25,6 +21,7 @@ from flashsale.domain import (
     LIVE,
     Claim,
     Decision,
+    Drop,
     Grant,
     Payment,
     Refusal,
@@ -34,7 +31,8 @@ from flashsale.domain import (
     Withheld,
 )
 from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
-from flashsale.gate import UNARMED, Gate, Unarmed
+from flashsale.gate import UNARMED, Gate, Unarmed, whole
+from flashsale.lanes import Lanes, Limits, gate_lane, ledger_lane
 from flashsale.ledger import (
     Commit,
     Committed,
@@ -46,20 +44,20 @@ from flashsale.ledger import (
     Stale,
     Wish,
 )
+from flashsale.stripes import SETTLED_PER_CALL_MAX, Stripes
+from flashsale.together import Held, Known, Outcome, Tell, Together
+
+__all__ = ["Held", "Known", "Limits", "Outcome", "Reservations", "Tell"]
 
 ATTEMPTS_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
 COMMIT_RETRY_S: Final = 0.05
-SETTLED_PER_CALL_MAX: Final = 1_000
 
-# Shares of `answer_max_s`. A press may begin another attempt in the first of it, and then has time for gate and ledger.
+# Shares of `answer_max_s`, beside those of `lanes`. A press may begin another attempt in the first of it, and then has
+# time for gate and ledger.
 LAST_ATTEMPT_SHARE: Final = 0.25
-GATE_SHARE: Final = 0.25
-LEDGER_SHARE: Final = 0.5
 REBUILD_SHARE: Final = 0.25
 CONFIRM_SHARE: Final = 0.8
-WAIT_SHARE: Final = 0.2
-"""For a call to begin; who has waited longer could not be answered in time."""
 
 KEEPS_NOTHING_AFTER: Final = 2
 KEEPS_NOTHING_BASE_S: Final = 0.5
@@ -70,78 +68,6 @@ CONFIRM_LANES: Final = 2
 """Confirms of different holds wait for nothing in common: while one transaction is written, the next is under way."""
 
 Result = TypeVar("Result")
-
-
-class Held(msgspec.Struct, frozen=True):
-    """The grant is a reservation since just now: 201."""
-
-    grant: Grant
-    expires_at: datetime
-
-
-class Known(msgspec.Struct, frozen=True):
-    """The same one again: 200."""
-
-    reservation: Reservation
-
-
-Outcome = Held | Known | Refusal
-Tell = Callable[[int, Outcome | Exception], None]
-"""Hears what became of one of the presses that came together: its place among them, and its answer or its fault."""
-
-
-def _moved(tell: Tell, by: int, at: int, answer: Outcome | Exception) -> None:
-    tell(by + at, answer)
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Sizes of batches and queues, per drop and process, and how long anybody waits for an answer, seconds."""
-
-    gate_batch_max: int = 1_024
-    gate_queue_max: int = 20_000
-    ledger_batch_max: int = 512
-    ledger_queue_max: int = 20_000
-    answer_max_s: float = 10.0
-
-
-class _Lanes:
-    """One drop's way through this process: claims to the gate, grants to the ledger, settled grants riding along."""
-
-    def __init__(
-        self,
-        decide: Callable[[list[Claim]], Awaitable[list[Decision | Unarmed]]],
-        commit: Callable[[list[Grant]], Awaitable[list[Commit]]],
-        cancel: Callable[[list[str]], Awaitable[list[Reservation | None]]],
-        limits: Limits,
-        keeps: Circuit,
-    ) -> None:
-        whole_s = limits.answer_max_s
-        self.keeps = keeps
-        """Closed: what is granted is kept by the ledger."""
-        self.gate: Lane[Claim, Decision | Unarmed] = Lane(
-            decide,
-            batch_max=limits.gate_batch_max,
-            queue_max=limits.gate_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=GATE_SHARE * whole_s,
-            observe=metrics.gate_batch.observe,
-        )
-        self.ledger: Lane[Grant, Commit] = Lane(
-            commit,
-            batch_max=limits.ledger_batch_max,
-            queue_max=limits.ledger_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=LEDGER_SHARE * whole_s,
-            observe=metrics.ledger_batch.observe,
-        )
-        self.cancels: Lane[str, Reservation | None] = Lane(
-            cancel,
-            batch_max=limits.ledger_batch_max,
-            queue_max=limits.ledger_queue_max,
-            wait_max_s=WAIT_SHARE * whole_s,
-            answer_max_s=CONFIRM_SHARE * whole_s,
-        )
-        self.settled: list[Grant] = []
 
 
 class Reservations:
@@ -179,17 +105,12 @@ class Reservations:
         self._limits = limits or Limits()
         self._on_decided = on_decided
         self._on_committed = on_committed
-        self._lanes: dict[str, _Lanes] = {}
+        self._lanes: dict[str, Lanes] = {}
+        self._together = Together(reserve=self.reserve, lanes=self._lanes_of, limits=self._limits)
+        self._cancels: dict[str, Lane[str, Reservation | None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._confirms: list[Lane[tuple[str, int, Payment | None], Confirmed]] = [
-            Lane(
-                self._confirm,
-                batch_max=self._limits.ledger_batch_max,
-                queue_max=self._limits.ledger_queue_max,
-                wait_max_s=WAIT_SHARE * self._limits.answer_max_s,
-                answer_max_s=CONFIRM_SHARE * self._limits.answer_max_s,
-                observe=metrics.confirm_batch.observe,
-            )
+            ledger_lane(self._confirm, self._limits, CONFIRM_SHARE, metrics.confirm_batch.observe)
             for _ in range(CONFIRM_LANES)
         ]
 
@@ -200,7 +121,7 @@ class Reservations:
 
         `decision`, and then `outcome`, are given where gate and ledger have been asked already.
         """
-        lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
+        lanes = self._lanes_of(drop_id)
         began = self._now()
         for attempt in range(ATTEMPTS_MAX):
             if attempt and self._now() - began > LAST_ATTEMPT_SHARE * self._limits.answer_max_s:
@@ -224,80 +145,8 @@ class Reservations:
         raise Unavailable("The sale is being put in order; repeat the same request.")
 
     async def reserve_together(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
-        """`reserve` for presses that came together, any number: each hears its answer, or its fault, as soon as it is.
-
-        `tell` gets the place of a claim among `claims` with what it hears. They share one future where a press has its
-        own, and are the faster for it; who is refused waits for nobody's commit.
-        """
-        size = self._limits.gate_batch_max
-        parts = range(0, len(claims), size)
-        if len(parts) == 1:
-            await self._together(drop_id, claims, tell)
-        else:
-            await asyncio.gather(
-                *(self._together(drop_id, claims[at : at + size], partial(_moved, tell, at)) for at in parts)
-            )
-
-    async def _together(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
-        lanes = self._lanes.get(drop_id) or self._open_lanes(drop_id)
-        try:
-            if lanes.ledger.depth + len(claims) > self._limits.ledger_queue_max:
-                raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
-            decisions = await lanes.gate.submit_many(claims)
-        except Unavailable as fault:
-            for at in range(len(claims)):
-                tell(at, fault)
-            return
-        grants: list[tuple[int, Grant]] = []
-        rest: list[Awaitable[None]] = []
-        for at, decision in enumerate(decisions):
-            if type(decision) is Refusal:
-                tell(at, decision)
-            elif type(decision) is Grant:
-                grants.append((at, decision))
-            else:  # unarmed, or withheld: `reserve` has steps for that
-                rest.append(self._alone(drop_id, claims[at], partial(tell, at), decision))
-        size = self._limits.ledger_batch_max
-        rest.extend(self._kept(drop_id, claims, grants[at : at + size], tell) for at in range(0, len(grants), size))
-        if len(rest) == 1:
-            await rest[0]
-        elif rest:
-            await asyncio.gather(*rest)
-
-    async def _kept(
-        self, drop_id: str, claims: Sequence[Claim], grants: Sequence[tuple[int, Grant]], tell: Tell
-    ) -> None:
-        """Commit these grants in one call, and tell who had them."""
-        lanes = self._lanes[drop_id]
-        try:
-            outcomes = await lanes.ledger.submit_many(grant for _, grant in grants)
-        except Unavailable as fault:
-            for at, _ in grants:
-                tell(at, fault)
-            return
-        rest: list[Awaitable[None]] = []
-        for (at, grant), outcome in zip(grants, outcomes, strict=True):
-            if type(outcome) is Committed:
-                lanes.settled.append(grant)
-                tell(at, Held(grant, outcome.expires_at))
-            else:
-                rest.append(self._alone(drop_id, claims[at], partial(tell, at), grant, outcome))
-        if rest:
-            await asyncio.gather(*rest)
-
-    async def _alone(
-        self,
-        drop_id: str,
-        claim: Claim,
-        tell: Callable[[Outcome | Exception], None],
-        decision: Decision | Unarmed,
-        outcome: Commit | None = None,
-    ) -> None:
-        """Go on with one of them from where it stands."""
-        try:
-            tell(await self.reserve(drop_id, claim, decision=decision, outcome=outcome))
-        except Exception as fault:  # noqa: BLE001 -- whatever it was, it is this press that hears of it
-            tell(fault)
+        """`reserve` for presses that came together: each hears its answer, or its fault, as soon as there is one."""
+        await self._together.reserve(drop_id, claims, tell)
 
     async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:
         """Return when the gate has been rebuilt; a rebuild that takes long goes on without this request."""
@@ -308,21 +157,22 @@ class Reservations:
             raise Unavailable("The sale is being put in order; repeat the same request.") from None
 
     async def _answer(
-        self, drop_id: str, claim: Claim, grant: Grant, outcome: Commit, lanes: _Lanes
+        self, drop_id: str, claim: Claim, grant: Grant, outcome: Commit, lanes: Lanes
     ) -> Held | Known | Refusal | None:
         """What the shopper hears of a commit's outcome; None: ask the gate again, under a new id."""
         match outcome:
             case Committed(expires_at=expires_at):
-                lanes.settled.append(grant)
+                lanes.settle(grant)
                 return Held(grant, expires_at)
             case Existing(reservation=found):
                 if found.state in LIVE and found.id == grant.id:
                     if grant.pending:
-                        lanes.settled.append(grant)
+                        lanes.settle(grant)
                 else:  # our grant was never committed, or has ended since: the gate must have its unit back
                     keep = [grant.id] if found.id == grant.id and found.keeps_slot else []
                     spent = [grant.id] if found.id == grant.id and found.state is State.RETURNED else []
-                    await self._gate.release(drop_id, [(grant.id, grant.member)], keep=keep, spent=spent)
+                    gone = whole.place_of(grant, found.unit if grant.elsewhere and grant.unit is None else None)
+                    await whole.release(self._gate, drop_id, [gone], keep=keep, spent=spent)
                 same_key = claim.key is not None and found.key == claim.key
                 if found.state is State.VOID or not (found.state in LIVE or same_key):
                     return None
@@ -334,7 +184,7 @@ class Reservations:
                 return Refusal(Verdict.PAUSED) if paused else None
             case SecondLock(verdict=verdict):  # a wrong gate: rebuild it, and let it decide again
                 metrics.second_lock.labels(drop_id, verdict.value).inc()
-                await self._gate.release(drop_id, [(grant.id, grant.member)])
+                await whole.release(self._gate, drop_id, [whole.place_of(grant)])
                 await self._rebuilt(drop_id, force=True)
                 return None
 
@@ -358,14 +208,13 @@ class Reservations:
 
     async def cancel(self, reservation: Reservation) -> Reservation | None:
         """Cancel a hold; None when it is no longer held. The gate has its unit back soon after."""
-        lanes = self._lanes.get(reservation.drop) or self._open_lanes(reservation.drop)
-        return await lanes.cancels.submit(reservation.id)
+        lane = self._cancels.get(reservation.drop) or self._open_cancels(reservation.drop)
+        return await lane.submit(reservation.id)
 
     async def _return_units(self, drop_id: str, ended: list[Reservation]) -> None:
         try:
-            epoch = await self._gate.release(drop_id, [(r.id, r.member) for r in ended])
-            if not isinstance(epoch, Unarmed):
-                await self._ledger.mark_released(drop_id, [r.id for r in ended], epoch)
+            for epoch, ids in (await whole.release(self._gate, drop_id, ended)).items():
+                await self._ledger.mark_released(drop_id, ids, epoch)
         except Unavailable:
             pass  # reconcile's outbox returns them within seconds
 
@@ -374,23 +223,10 @@ class Reservations:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _open_lanes(self, drop_id: str) -> _Lanes:
-        async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
-            drop = self._catalog.known(drop_id)
-            assert drop is not None, drop_id
-            settled, lanes.settled[:] = lanes.settled[:SETTLED_PER_CALL_MAX], lanes.settled[SETTLED_PER_CALL_MAX:]
-            grants_max = None if lanes.keeps.closed else int(lanes.keeps.admit())
-            with metrics.gate_seconds.time():
-                decided = await self._gate.decide(
-                    drop, self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
-                )
-            if isinstance(decided, Unarmed):
-                return [UNARMED] * len(claims)
-            self._gate_heard = decided.now_ms, self._now()
-            # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
-            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
-            return list(decided.results)
+    def _lanes_of(self, drop_id: str) -> Lanes:
+        return self._lanes.get(drop_id) or self._open_lanes(drop_id)
 
+    def _open_lanes(self, drop_id: str) -> Lanes:
         async def commit(grants: list[Grant]) -> list[Commit]:
             try:
                 outcomes = await self._commit(drop_id, grants)
@@ -403,13 +239,6 @@ class Reservations:
             asyncio.get_running_loop().call_soon(self._on_committed, drop_id, committed)
             return outcomes
 
-        async def cancel(ids: list[str]) -> list[Reservation | None]:
-            ended = await self._ledger.cancel(drop_id, ids)
-            if ended:
-                self._later(self._return_units(drop_id, ended))
-            by_id = {r.id: r for r in ended}
-            return [by_id.get(i) for i in ids]
-
         keeps = Circuit(
             now=self._now,
             jitter=self._jitter,
@@ -417,8 +246,68 @@ class Reservations:
             base_s=KEEPS_NOTHING_BASE_S,
             max_s=KEEPS_NOTHING_MAX_S,
         )
-        lanes = self._lanes[drop_id] = _Lanes(decide, commit, cancel, self._limits, keeps)
+        stripes, lanes = self._drop(drop_id).stripes, Lanes(commit, self._limits, keeps)
+        if stripes == 1:
+            self._open_one(drop_id, lanes)
+        else:
+            self._open_stripes(drop_id, stripes, lanes)
+        self._lanes[drop_id] = lanes
         return lanes
+
+    def _drop(self, drop_id: str) -> Drop:
+        drop = self._catalog.known(drop_id)
+        assert drop is not None, drop_id
+        return drop
+
+    def _heard_clock(self, now_ms: int) -> None:
+        self._gate_heard = now_ms, self._now()
+
+    def _open_one(self, drop_id: str, lanes: Lanes) -> None:
+        waiting: list[Grant] = []
+
+        async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
+            settled, waiting[:] = waiting[:SETTLED_PER_CALL_MAX], waiting[SETTLED_PER_CALL_MAX:]
+            grants_max = lanes.grants_max()
+            with metrics.gate_seconds.time():
+                decided = await self._gate.decide(
+                    self._drop(drop_id), self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
+                )
+            if isinstance(decided, Unarmed):
+                return [UNARMED] * len(claims)
+            self._heard_clock(decided.now_ms)
+            # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
+            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
+            return list(decided.results)
+
+        lanes.gate, lanes.settle = gate_lane(decide, self._limits), waiting.append
+
+    def _open_stripes(self, drop_id: str, count: int, lanes: Lanes) -> None:
+        lanes.gate = stripes = Stripes(
+            self._gate,
+            count,
+            drop=lambda: self._drop(drop_id),
+            min_epoch=lambda: self._catalog.min_epoch(drop_id),
+            heard_epoch=lambda epoch: self._catalog.raise_epoch(drop_id, epoch),
+            grants_max=lanes.grants_max,
+            lane=lambda call: gate_lane(call, self._limits),
+            heard=self._heard_clock,
+            told=lambda decisions: self._on_decided(drop_id, decisions),
+            jitter=self._jitter,
+            patience_s=LAST_ATTEMPT_SHARE * self._limits.answer_max_s,
+        )
+        lanes.settle = stripes.settle
+
+    def _open_cancels(self, drop_id: str) -> Lane[str, Reservation | None]:
+        async def cancel(ids: list[str]) -> list[Reservation | None]:
+            ended = await self._ledger.cancel(drop_id, ids)
+            if ended:
+                self._later(self._return_units(drop_id, ended))
+            by_id = {r.id: r for r in ended}
+            return [by_id.get(i) for i in ids]
+
+        lane: Lane[str, Reservation | None] = ledger_lane(cancel, self._limits, CONFIRM_SHARE)
+        self._cancels[drop_id] = lane
+        return lane
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
         async def commit() -> list[Commit]:

@@ -45,13 +45,21 @@ async def node(urls: embedded.Servers) -> AsyncIterator[Node]:
 
 @pytest.fixture
 def new_drop(node: Node) -> NewDrop:
-    """Set up a drop with these allocations, its limit and its hold time."""
+    """Set up a drop with these allocations, its limit, its hold time, its stripes."""
 
     async def make(
-        *allocations: Allocation, per_member: int = 1, hold_seconds: int = 900, rebuy_after_return: bool = False
+        *allocations: Allocation,
+        per_member: int = 1,
+        hold_seconds: int = 900,
+        rebuy_after_return: bool = False,
+        stripes: int = 1,
     ) -> Drop:
         wanted = make_drop(
-            *allocations, per_member=per_member, hold_seconds=hold_seconds, rebuy_after_return=rebuy_after_return
+            *allocations,
+            per_member=per_member,
+            hold_seconds=hold_seconds,
+            rebuy_after_return=rebuy_after_return,
+            stripes=stripes,
         )
         return await node.operations.create(wanted, actor="member:1", detail={})
 

@@ -11,7 +11,7 @@ import msgspec
 
 from flashsale import embedded
 from flashsale.catalog import Catalog
-from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money
+from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money, home_stripe
 from flashsale.drops import Operations
 from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
@@ -133,8 +133,17 @@ def claim(
     return Claim(member, name, quantity, key, tier, code)
 
 
+def members_at(home: int, stripes: int, count: int, *, first: int = 1) -> list[int]:
+    """The first members, from that one on, whose home is this stripe."""
+    return list(itertools.islice((m for m in itertools.count(first) if home_stripe(m, stripes) == home), count))
+
+
 def make_drop(
-    *allocations: Allocation, per_member: int = 1, hold_seconds: int = 900, rebuy_after_return: bool = False
+    *allocations: Allocation,
+    per_member: int = 1,
+    hold_seconds: int = 900,
+    rebuy_after_return: bool = False,
+    stripes: int = 1,
 ) -> Drop:
     """A drop with an id of its own, not yet set up."""
     return Drop(
@@ -145,6 +154,7 @@ def make_drop(
         per_member=per_member,
         hold_seconds=hold_seconds,
         rebuy_after_return=rebuy_after_return,
+        stripes=stripes,
         epoch=0,
         paused=False,
         closed=False,

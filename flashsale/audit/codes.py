@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from flashsale.audit.facts import BATCH_SHIFT, SERIALS_A_FIELD, SPENDING, Gate, Ledger, Row
+from flashsale.audit.facts import BATCH_SHIFT, CODES_STRIPE, SERIALS_A_FIELD, SPENDING, Batch, Gate, Ledger, Row
 from flashsale.audit.report import Check, Look, clock, count, unjudged
 from flashsale.audit.units import named
 
@@ -13,8 +13,8 @@ _BITS: Final = "the gate knows what is spent, revoked and whose it is"
 _ALPHABET: Final = {sign: value for value, sign in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 _ALIKE: Final = {"O": "0", "I": "1", "L": "1"}
 SYMBOLS: Final = 20
-Owners = tuple[dict[int, bytes], dict[bytes, bytes]]
-"""Whose the codes of a batch are, by the ledger and by the gate: thousand of the serial → members, 8 bytes each."""
+Owners = tuple[dict[int, bytes], list[dict[bytes, bytes]]]
+"""Whose the codes of a batch are, by the ledger and by each stripe: thousand of the serial → members, 8 bytes each."""
 NUMBER_SHIFT: Final = 58
 """Of the hundred bits of a code, those above are its number: batch and serial."""
 
@@ -109,38 +109,56 @@ def _bits(codes: Mapping[bytes, bytes], kind: bytes) -> Iterator[int]:
                 yield from (first + at * 8 + bit for bit in range(8) if byte & 1 << bit)
 
 
+def _on(stripe: int, gate: Gate) -> str:
+    return f" (stripe {stripe})" if len(gate.codes) > 1 else ""
+
+
+def _compare_batch(look: Look, batch: Batch, known: Mapping[bytes, bytes], where: str) -> None:
+    ends = 0 if batch.expires is None else max(1, batch.expires // 1000)
+    wanted = [batch.allocation, ends, int(batch.revoked is not None), batch.count, int(batch.bound)]
+    packed = known.get(b"b:%d" % batch.id)
+    found = None if packed is None else msgspec.msgpack.decode(packed)
+    if found != wanted:
+        look.wrong(f"batch {batch.id} is {found!r} in the gate{where}, and by the ledger it is {wanted!r}", batch.id)
+
+
+def _compare_owners(look: Look, number: int, in_ledger: dict[int, bytes], in_gate: Mapping[bytes, bytes]) -> None:
+    found = {int(name): value for name, value in in_gate.items() if name != b"#"}
+    for thousand in sorted(found.keys() | in_ledger.keys()):
+        if found.get(thousand) != in_ledger.get(thousand):
+            first = thousand * SERIALS_A_FIELD
+            look.wrong(
+                f"whose the codes of batch {number} from serial {first} on are, differs in the gate",
+                number << BATCH_SHIFT | first,
+            )
+
+
 def gate_bits(ledger: Ledger, gate: Gate, rows: Mapping[int, list[Row]], bound: Mapping[int, Owners]) -> Check:
     """Spent and revoked bits, the batches' facts, and whose the codes of the batches `bound` are."""
     if not gate.armed:
         return unjudged("I6", _BITS, "the gate is not armed for the ledger's epoch")
     look = Look("I6", _BITS)
     live = {code for code, named_by in rows.items() if spent_until(named_by[-1]) is None}
-    spent, revoked = set(_bits(gate.codes, b"s:")), set(_bits(gate.codes, b"r:"))
+    spent, revoked = set(_bits(gate.codes[CODES_STRIPE], b"s:")), set[int]()
     for code in sorted(spent ^ (live | gate.entry_codes)):
         says = "spent in the gate, and no reservation names it" if code in spent else "free in the gate, and spent"
         by = f" by {named(rows[code][-1])}" if code not in spent and code in rows else ""
         look.wrong(f"{text(code)} is {says}{by}", code)
-    for code in sorted(revoked ^ ledger.revoked.keys()):
-        says = ("revoked in the gate, and not", "not revoked in the gate, and it is")[code not in revoked]
-        look.wrong(f"{text(code)} is {says} in the ledger", code)
-    for batch in ledger.batches.values():
-        ends = 0 if batch.expires is None else max(1, batch.expires // 1000)
-        wanted = [batch.allocation, ends, int(batch.revoked is not None), batch.count, int(batch.bound)]
-        packed = gate.codes.get(b"b:%d" % batch.id)
-        found = None if packed is None else msgspec.msgpack.decode(packed)
-        if found != wanted:
-            look.wrong(f"batch {batch.id} is {found!r} in the gate, and by the ledger it is {wanted!r}", batch.id)
+    for stripe, known in gate.codes.items():
+        if stripe != CODES_STRIPE:
+            for code in sorted(set(_bits(known, b"s:"))):
+                look.wrong(f"{text(code)} is spent on stripe {stripe} of the gate, where no code can be", code)
+        revoked = set(_bits(known, b"r:"))
+        for code in sorted(revoked ^ ledger.revoked.keys()):
+            says = ("revoked in the gate, and not", "not revoked in the gate, and it is")[code not in revoked]
+            look.wrong(f"{text(code)} is {says} in the ledger{_on(stripe, gate)}", code)
+        for batch in ledger.batches.values():
+            _compare_batch(look, batch, known, _on(stripe, gate))
     owners = 0
-    for number, (in_ledger, in_gate) in bound.items():
-        found = {int(name): value for name, value in in_gate.items() if name != b"#"}
+    for number, (in_ledger, stripes) in bound.items():
         owners += sum(len(listed) // 8 for listed in in_ledger.values())
-        for thousand in sorted(found.keys() | in_ledger.keys()):
-            if found.get(thousand) != in_ledger.get(thousand):
-                first = thousand * SERIALS_A_FIELD
-                look.wrong(
-                    f"whose the codes of batch {number} from serial {first} on are, differs in the gate",
-                    number << BATCH_SHIFT | first,
-                )
+        for in_gate in stripes:
+            _compare_owners(look, number, in_ledger, in_gate)
     if gate.moved and not look.true:
         return unjudged("I6", _BITS, "the sale is in motion: codes were spent while the stores were read")
     return look.done(

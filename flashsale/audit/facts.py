@@ -13,6 +13,8 @@ ENDED: Final = frozenset({"cancelled", "expired", "returned"})
 BATCH_SHIFT: Final = 22
 """A code's number is its batch and, in the lower 22 bits, its serial."""
 SERIALS_A_FIELD: Final = 1_000
+CODES_STRIPE: Final = 0
+"""Where the gate keeps which F-codes are spent, and all units that are set aside for them."""
 
 
 class Heard(msgspec.Struct, gc=False):
@@ -38,7 +40,10 @@ class Heard(msgspec.Struct, gc=False):
 
 
 class Row(msgspec.Struct, gc=False):
-    """A reservation in the ledger. `entries` counts what the gate has of it; `held_by` whom the journal heard."""
+    """A reservation in the ledger. Its claim is on the stripe `home` of the gate, its unit on `stripe`.
+
+    `entries` counts what the gate has of it; `heard` is what the journal says.
+    """
 
     id: bytes
     member: int
@@ -55,6 +60,7 @@ class Row(msgspec.Struct, gc=False):
     released: bool | None
     keeps_slot: bool
     order: bytes | None
+    home: int
     stripe: int
     entries: int = 0
     heard: Heard | None = None
@@ -63,6 +69,11 @@ class Row(msgspec.Struct, gc=False):
     def live(self) -> bool:
         """Whether it holds units."""
         return self.state in LIVE
+
+    @property
+    def places(self) -> set[int]:
+        """The stripes of the gate that have an entry of it: a place that is kept is at home, and has no unit."""
+        return {self.home} if self.keeps_slot else {self.home, self.stripe}
 
     @property
     def until(self) -> int | None:
@@ -95,6 +106,7 @@ class Drop(msgspec.Struct, frozen=True):
     closed: bool
     price: int
     currency: str
+    stripes: int
     created: int
     allocations: dict[str, Allocation]
 
@@ -175,7 +187,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One line of the gate. `allocation` is empty where it only keeps a place under the limit."""
+    """One line of a stripe of the gate. `allocation` is empty where it only keeps a place under the limit.
+
+    `elsewhere`: it is the claim of a reservation whose unit is on another stripe.
+    """
 
     id: bytes | None
     id_text: str
@@ -186,6 +201,8 @@ class Entry(msgspec.Struct, frozen=True):
     key: str
     payload: str
     code: int | None
+    stripe: int
+    elsewhere: bool
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -225,7 +242,7 @@ class Gate(msgspec.Struct, kw_only=True):
 
     It is armed only for `epoch`, the ledger's. `pending_units`: units of entries that are no live row, by allocation;
     `entry_units`: of all entries.
-    `codes`: batch facts and bitmaps of all stripes; `entry_codes`: codes that an entry without a live row has.
+    `codes`: batch facts and bitmaps of each stripe; `entry_codes`: codes that an entry without a live row has.
     """
 
     epoch: int
@@ -235,7 +252,7 @@ class Gate(msgspec.Struct, kw_only=True):
     entry_units: dict[str, int] = {}
     pending_units: dict[str, int] = {}
     entry_codes: set[int] = set()
-    codes: dict[bytes, bytes] = {}
+    codes: dict[int, dict[bytes, bytes]] = {}
 
     @property
     def moved(self) -> bool:

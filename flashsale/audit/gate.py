@@ -5,7 +5,8 @@ One hash tag per drop and stripe, `fs2:{drop:stripe}:`, and below it
 - `meta`: hash `epoch`, `replid`, `paused`, `closed`, `limit`, `order` (MessagePack [allocation …]), `bound`
   (MessagePack [batch …]), and per allocation `a:<id>` (MessagePack [opens ms, closes ms, kind, argument]) and
   `n:<id>`, the units that are left;
-- `ent`: hash member → its entries, one a line: id, allocation, quantity, slot, key, payload, code, by tabs;
+- `ent`: hash member → its entries, one a line: id, allocation, quantity, slot, key, payload, code, by tabs; `@` at the
+  end: the unit is on another stripe, which has an entry of it, too;
 - `pend`: sorted set `id|member` by time in ms;
 - `codes`: hash `b:<batch>` (MessagePack [allocation, expires ms, revoked, count, bound]), `s:<batch>:<thousand>` and
   `r:<batch>:<thousand>`, bitmaps of the spent and the revoked; `elig:<list>` and `bound:<batch>`: see `lists`.
@@ -71,7 +72,7 @@ class GateReader:
         async for fields in self._fields(f"{LAYOUT}:{{{drop}:{stripe}}}:ent"):
             new = fields.keys() - seen
             seen |= new
-            yield [_entry(member, line) for member in new for line in fields[member].decode().split("\n")]
+            yield [_entry(member, line, stripe) for member in new for line in fields[member].decode().split("\n")]
 
     async def codes(self, drop: str, stripe: int) -> dict[bytes, bytes]:
         """What the gate knows of F-codes, but for whose they are."""
@@ -112,11 +113,12 @@ def _pending(member: bytes, score: float) -> Pending:
     return Pending(uuid_bytes(entry), entry, int(who), int(score))
 
 
-def _entry(member: bytes, line: str) -> Entry | str:
+def _entry(member: bytes, line: str, stripe: int) -> Entry | str:
     try:
-        entry, allocation, quantity, slot, key, payload, code = line.split("\t")
+        entry, allocation, quantity, slot, key, payload, code = line.removesuffix("@").split("\t")
         units, place, number = int(quantity), int(slot), int(code) if code else None
-        return Entry(uuid_bytes(entry), entry, int(member), allocation, units, place, key, payload, number)
+        told = (uuid_bytes(entry), entry, int(member), allocation, units, place, key, payload, number)
+        return Entry(*told, stripe, line.endswith("@"))
     except ValueError:
         return f"member {member.decode(errors='replace')} has the entry {line[:SHOWN_MAX_CHARS]!r}, which is none"
 

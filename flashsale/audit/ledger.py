@@ -21,7 +21,7 @@ BITMAP_BYTES: Final = 125
 _FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 _DROP = """
-SELECT id, epoch, per_member, hold_seconds, paused, closed, price_amount, currency,
+SELECT id, epoch, per_member, hold_seconds, paused, closed, price_amount, currency, stripes,
     (extract(epoch FROM created_at) * 1000000)::bigint AS created,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
 FROM drops WHERE id = $1
@@ -37,7 +37,8 @@ WHERE a.drop_id = $1 ORDER BY a.position
 _ROWS = """
 SELECT uuid_send(id), member, allocation_id, quantity, slot, state::text, idempotency_key, payload, fcode,
     (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM expires_at) * 1000000)::bigint,
-    (extract(epoch FROM ended_at) * 1000000)::bigint, gate_released, keeps_slot, uuid_send(order_id), unit_stripe
+    (extract(epoch FROM ended_at) * 1000000)::bigint, gate_released, keeps_slot, uuid_send(order_id), home_stripe,
+    unit_stripe
 FROM reservations WHERE drop_id = $1
 """
 _ORDERS = """
@@ -85,7 +86,7 @@ SELECT j.dedupe_key FROM pgqueuer j
 WHERE j.entrypoint = 'order' AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.id::text = j.dedupe_key) LIMIT 10
 """
 _REST = """
-SELECT d.epoch, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
+SELECT d.epoch, d.stripes, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
     (SELECT count(*) FROM reservations r WHERE r.drop_id = d.id AND NOT r.gate_released) AS outbox,
     (SELECT (extract(epoch FROM min(r.ended_at)) * 1000000)::bigint FROM reservations r
         WHERE r.drop_id = d.id AND NOT r.gate_released) AS outbox_since,
@@ -109,6 +110,7 @@ class Rest(msgspec.Struct, frozen=True):
     """What the ledger still has under way, how much and since when."""
 
     epoch: int
+    stripes: int
     now: int
     outbox: int
     outbox_since: int | None

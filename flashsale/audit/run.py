@@ -59,11 +59,12 @@ class _Auditor:
         self._gate = gate
         self._settle_s = settle_s
         self._say = say
-        self._stripes = [0]
+        self._stripes: list[int] = []
         self._eligible: members.Eligible = {}
 
     async def _probe(self) -> Probe:
         rest = await self._ledger.rest(self._drop)
+        self._stripes = [*range(rest.stripes)]
         return Probe(rest, {stripe: await self._gate.head(self._drop, stripe) for stripe in self._stripes})
 
     async def look(self) -> tuple[Seen, float]:
@@ -91,19 +92,17 @@ class _Auditor:
         """The ledger between two readings of the gate."""
         self._say("reading the ledger")
         ledger = await self._ledger.read(self._drop)
-        self._stripes = sorted({0, *(row.stripe for row in ledger.rows.values())})
         for a in ledger.drop.allocations.values():
             if a.kind == "points" and a.id not in self._eligible:
                 self._eligible[a.id] = await self._ledger.eligible(str(a.snapshot), a.at_least or 0)
         rest = settled(probe, ledger.drop.ends, self._settle_s)
         if any(gone(head, ledger.now, ledger.drop.ends) for head in probe.heads.values()):
             return Seen(probe, ledger, None, [rest])
-        heads = {s: probe.heads.get(s) or await self._gate.head(self._drop, s) for s in self._stripes}
-        gate = Gate(epoch=ledger.drop.epoch, before=heads, after=heads)
+        gate = Gate(epoch=ledger.drop.epoch, before=probe.heads, after=probe.heads)
         self._say("reading the gate")
         matching = units.Matching(ledger, gate)
         for stripe in self._stripes:
-            gate.codes |= await self._gate.codes(self._drop, stripe)
+            gate.codes[stripe] = await self._gate.codes(self._drop, stripe)
             async for entries in self._gate.entries(self._drop, stripe):
                 matching.take(entries)
         lists, owners = await self._lists(ledger), await self._owners(ledger)
@@ -129,7 +128,7 @@ class _Auditor:
     async def _owners(self, ledger: Ledger) -> dict[int, codes.Owners]:
         """Of the bound batches whose codes can still be spent."""
         return {
-            b.id: (await self._ledger.bound(b.id), await self._gate.bound(self._drop, 0, b.id))
+            b.id: (await self._ledger.bound(b.id), [await self._gate.bound(self._drop, s, b.id) for s in self._stripes])
             for b in ledger.batches.values()
             if b.bound and b.revoked is None and (b.expires is None or b.expires > ledger.now)
         }

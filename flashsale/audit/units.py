@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flashsale.audit.facts import Entry, Gate, Ledger, Row
+from flashsale.audit.facts import CODES_STRIPE, Entry, Gate, Ledger, Row
 from flashsale.audit.history import Over
 from flashsale.audit.report import Balance, Check, Look, clock, count, unjudged, uuid_text
 
@@ -27,7 +27,8 @@ class Matching:
     def __init__(self, ledger: Ledger, gate: Gate) -> None:
         self._ledger = ledger
         self._gate = gate
-        self._pending = {(p.id_text, p.member) for head in gate.before.values() for p in head.pending}
+        self._pending = {(stripe, p.id_text, p.member) for stripe, head in gate.before.items() for p in head.pending}
+        self._twice: set[tuple[int, bytes | None]] = set()
         self._same = Look("I1", _SAME)
 
     def take(self, entries: Iterable[Entry | str]) -> None:
@@ -38,10 +39,11 @@ class Matching:
                 self._same.wrong(entry)
                 continue
             gate.entries += 1
-            if entry.allocation:
+            if entry.allocation and not entry.elsewhere:
                 gate.entry_units[entry.allocation] = gate.entry_units.get(entry.allocation, 0) + entry.quantity
             row = rows.get(entry.id) if entry.id is not None else None
-            if row is not None and (row.live or (row.keeps_slot and not entry.allocation)):
+            counts = row is not None and (row.live or (row.keeps_slot and not entry.allocation))
+            if row is not None and counts and entry.stripe in row.places:
                 row.entries += 1
                 self._compare(entry, row)
             else:
@@ -49,12 +51,18 @@ class Matching:
 
     def _compare(self, entry: Entry, row: Row) -> None:
         allocation = "" if row.keeps_slot else row.allocation
-        in_ledger = (row.member, allocation, row.quantity, row.slot, row.key or "", row.payload, row.code)
+        apart = entry.stripe not in {row.stripe, *(row.places if row.keeps_slot else ())}
+        in_ledger = (row.member, allocation, row.quantity, row.slot, row.key or "", row.payload, row.code, apart)
         in_gate = (
             entry.member, entry.allocation, entry.quantity, entry.slot, entry.key, entry.payload, entry.code,
+            entry.elsewhere,
         )  # fmt: skip
+        if len(row.places) > 1:
+            if (entry.stripe, entry.id) in self._twice:
+                self._same.wrong(f"{named(row)} has two entries on stripe {entry.stripe} of the gate", row.created)
+            self._twice.add((entry.stripe, entry.id))
         if in_ledger != in_gate:
-            names = ("member", "allocation", "quantity", "slot", "key", "payload", "code")
+            names = ("member", "allocation", "quantity", "slot", "key", "payload", "code", "unit elsewhere")
             differ = next(
                 f"{n} is {g!r} in the gate and {w!r} in the ledger"
                 for n, g, w in zip(names, in_gate, in_ledger, strict=True)
@@ -64,9 +72,13 @@ class Matching:
 
     def _under_way(self, entry: Entry, row: Row | None) -> None:
         """An entry without a row that holds its unit: granted just now, or ended and on its way back."""
+        pending = (entry.stripe, entry.id_text, entry.member) in self._pending
         if row is None or row.state == "void":
-            allowed = (entry.id_text, entry.member) in self._pending
+            allowed = pending
             why = "the ledger does not know it, and it is not pending"
+        elif row.live:
+            allowed = pending
+            why = f"by the ledger it has nothing on stripe {entry.stripe}"
         else:
             allowed = row.released is False
             why = f"it is {row.state} since {clock(row.ended or 0)} in the ledger, and its unit never came back"
@@ -75,6 +87,8 @@ class Matching:
             self._same.wrong(
                 f"{entry.id_text} of member {entry.member} in {entry.allocation} is an entry of the gate: {why}", at
             )
+            return
+        if entry.elsewhere:
             return
         if entry.allocation:
             units = self._gate.pending_units
@@ -92,8 +106,9 @@ class Matching:
                 continue
             live += row.live
             on_its_way = row.keeps_slot and row.released is False
-            if row.entries != 1 and not (on_its_way and row.entries == 0):
-                have = "has no entry" if row.entries == 0 else f"has {row.entries} entries"
+            if row.entries != len(row.places) and not (on_its_way and row.entries == 0):
+                have = "has no entry" if row.entries == 0 else f"has {count(row.entries, 'entry', 'entries')}"
+                have += "" if len(row.places) == 1 else f", not {len(row.places)},"
                 self._same.wrong(f"{named(row)} is {row.state} in the ledger, and the gate {have} of it", row.created)
         if self._gate.moved and not self._same.true:
             return unjudged("I1", _SAME, "the sale is in motion: the gate was changed while the stores were read")
@@ -175,7 +190,7 @@ def never_over(over: dict[str, list[Over]], steps: int) -> Check:
 
 
 def configuration(ledger: Ledger, gate: Gate) -> Check:
-    """The gate decides by what the ledger says: limits, windows, rules, switches."""
+    """The gate decides by what the ledger says: limits, windows, rules, switches; units for codes are with these."""
     line = "the gate has the limits, windows and rules of the ledger"
     if not gate.armed:
         return unjudged("I10", line, _UNARMED)
@@ -190,6 +205,8 @@ def configuration(ledger: Ledger, gate: Gate) -> Check:
         for a in drop.allocations.values():
             rule: str | int = a.at_least or 0 if a.kind == "tier" else 0
             wanted[f"a:{a.id}"] = [-(-a.opens // 1000), a.closes // 1000, a.kind, rule]
+            if a.kind == "fcode" and stripe != CODES_STRIPE:
+                wanted[f"n:{a.id}"] = b"0"
         for field, value in wanted.items():
             has = head.meta.get(field)
             found = has if isinstance(value, bytes) or has is None else _unpacked(has)

@@ -82,7 +82,8 @@ def _show_drop(drop: dict[str, Any], *, as_json: bool) -> None:
     state = "closed" if drop["closed"] else "paused" if drop["paused"] else "running"
     price = f"{drop['price']['amount']} {drop['price']['currency']} in minor units"
     output.line(f"{drop['id']}  {state}  {drop['title']}")
-    output.line(f"{price}; {drop['per_member']} a member; held for {drop['hold_seconds']} s")
+    striped = f"; striped over {drop['stripes']}" if drop["stripes"] > 1 else ""
+    output.line(f"{price}; {drop['per_member']} a member; held for {drop['hold_seconds']} s{striped}")
     columns = ("id", "state", "quantity", "taken", "available", "opens_at", "closes_at")
     output.table(
         ("allocation", *columns[1:], "access", "channel"),

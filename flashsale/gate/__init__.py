@@ -6,59 +6,40 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from enum import Enum
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
-from flashsale.domain import Allocation, Claim, Decision, Drop, Everyone, Fcode, Grant, Points, Tier
+from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Tier
 from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
 from flashsale.gate.client import CONNECTIONS_MAX, Client, connect
 from flashsale.gate.clock import unix_ms
 from flashsale.gate.codes import Field, pack_fields
-from flashsale.gate.replies import decisions, grant_of, units
+from flashsale.gate.replies import (
+    UNARMED,
+    Decisions,
+    Fetched,
+    Status,
+    Taken,
+    Unarmed,
+    decisions,
+    entry_of,
+    grant_of,
+    pairs,
+    units,
+)
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
-__all__ = ["UNARMED", "Decisions", "Gate", "Status", "Unarmed", "connect"]
+__all__ = ["UNARMED", "Decisions", "Fetched", "Gate", "Status", "Taken", "Unarmed", "connect"]
 
 STAGING_TTL_MS: Final = 60_000
 ARMING_LEASE_MS: Final = 3_000
 TIER_MAX: Final = 2**31 - 1
 KEEPS_PLACE: Final = 1
 STAYS_SPENT: Final = 2
-
-
-class Unarmed(Enum):
-    """The gate knows nothing it may be trusted in; rebuild it from the ledger."""
-
-    UNARMED = "unarmed"
-
-
-UNARMED: Final = Unarmed.UNARMED
-
-
-class Decisions(msgspec.Struct, frozen=True):
-    """What one decide call answered: the server's clock and a decision per request, in their order."""
-
-    epoch: int
-    now_ms: int
-    results: list[Decision]
-
-
-class Status(msgspec.Struct, frozen=True):
-    """What an armed gate holds: units left by allocation, and entries as id → (allocation, quantity).
-
-    `pending` are not known to be in the ledger; `found` are those, of the ones asked for, that have an entry.
-    """
-
-    epoch: int
-    now_ms: int
-    available: dict[str, int]
-    pending: dict[str, tuple[str, int]]
-    found: dict[str, tuple[str, int]]
 
 
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -87,16 +68,24 @@ def bound_keys(drop_id: str, stripe: int, batches: Iterable[int]) -> tuple[str, 
     return tuple(keys.bound(drop_id, stripe, batch) for batch in batches)
 
 
-def _asked(c: Claim) -> tuple[str | int, ...]:
+def _asked(c: Claim, *, spent: bool) -> tuple[str | int, ...]:
     asked = (c.allocation or "", c.quantity, c.payload, min(c.tier, TIER_MAX))
-    return asked if c.code is None else (*asked, c.code, c.member >> 32, c.member & 0xFFFF_FFFF)
+    if c.code is None:
+        return asked
+    shown = (*asked, c.code, c.member >> 32, c.member & 0xFFFF_FFFF)
+    return (*shown, True) if spent else shown
 
 
-def _requests(ids: list[str], claims: Sequence[Claim]) -> bytes:
-    """Requests by columns. In a rush nearly all ask for the same, which is then sent, and read in Lua, once."""
+def _requests(ids: list[str], claims: Sequence[Claim], spent: Collection[int]) -> bytes:
+    """Requests by columns. In a rush nearly all ask for the same, which is then sent, and read in Lua, once.
+
+    `spent` are the places of those whose codes were seen spent.
+    """
     what = [
-        (c.allocation, c.quantity, c.tier) if c.code is None else (c.allocation, c.quantity, c.tier, c.code, c.member)
-        for c in claims
+        (c.allocation, c.quantity, c.tier)
+        if c.code is None
+        else (c.allocation, c.quantity, c.tier, c.code, c.member, at in spent)
+        for at, c in enumerate(claims)
     ]
     distinct = dict(zip(what, claims, strict=True))
     numbers = {each: number for number, each in enumerate(distinct)}
@@ -107,7 +96,7 @@ def _requests(ids: list[str], claims: Sequence[Claim]) -> bytes:
             ids,
             keys_of if any(keys_of) else (),
             [numbers[each] for each in what],
-            [_asked(c) for c in distinct.values()],
+            [_asked(c, spent=each[-1] is True) for each, c in distinct.items()],
         ]
     )
 
@@ -158,10 +147,17 @@ class Gate:
         *,
         grants_max: int | None = None,
         stripe: int = 0,
+        elsewhere: Mapping[str, tuple[int, int]] | None = None,
+        spent: Collection[int] = (),
     ) -> Decisions | Unarmed:
         """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`.
 
         After `grants_max` grants (None: any number), a claim that would be granted is `Withheld`, and takes nothing.
+
+        Of a striped drop, `elsewhere` is what the other stripes may have: by allocation, how many units, and how many
+        of them on one stripe. A claim that finds too few here and enough there is granted without its unit
+        (`Grant.elsewhere`), which `take` may have; each unit is promised once in a call. `spent` are the places of
+        those claims whose codes were seen spent on stripe 0.
         """
         ids = self._new_ids(len(claims))
         batches = [*{c.code // CODES_PER_BATCH_MAX for c in claims if c.code is not None}]
@@ -169,16 +165,54 @@ class Gate:
             "decide",
             (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, batches)),
             min_epoch,
-            _requests(ids, claims),
+            _requests(ids, claims, spent),
             _pack([f"{g.id}|{g.member}" for g in settled]),
             _pack(batches),
             len(claims) if grants_max is None else grants_max,
+            b"" if elsewhere is None else _pack(elsewhere),
         )
         assert isinstance(reply, list)
         if reply[0] != b"ok":
             return UNARMED
         epoch, now_ms = reply[1], reply[2]
-        return Decisions(epoch, now_ms, decisions(reply[3:], ids, claims, epoch, stripe))
+        left = {} if elsewhere is None else pairs(reply.pop())
+        results, short = decisions(reply[3:], ids, claims, epoch, stripe)
+        return Decisions(epoch, now_ms, results, left, short)
+
+    async def take(
+        self,
+        drop_id: str,
+        min_epoch: int,
+        grants: Sequence[Grant],
+        settled: Sequence[Grant] = (),
+        *,
+        codes: Sequence[int] = (),
+        stripe: int,
+    ) -> Taken | Unarmed:
+        """Units of this stripe for grants whose claims stand on others; and, after that, which of `codes` are spent.
+
+        Without grants it takes nothing, and tells what is left. A grant is to be asked for once on a stripe.
+        """
+        reply = await self._run(
+            "take",
+            keys.stripe(drop_id, stripe)[:4],
+            min_epoch,
+            _pack(
+                [
+                    (g.id, str(g.member), g.allocation, g.quantity, "" if g.code is None else g.code, g.epoch, entry)
+                    for g, entry in zip(grants, map(entry_of, grants), strict=True)
+                ]
+            ),
+            _pack([f"{g.id}|{g.member}" for g in settled]),
+            _pack(codes),
+        )
+        assert isinstance(reply, list)
+        if reply[0] != b"ok":
+            return UNARMED
+        epoch, now_ms, left, spent = reply[1:5]
+        return Taken(
+            epoch, now_ms, pairs(left), [each == 1 for each in spent], [Fetched(each.decode()) for each in reply[5:]]
+        )
 
     async def release(
         self,

@@ -17,7 +17,9 @@ class StripeKeys(NamedTuple):
     ent: str
     """Hash: member → its entries, one a line, fields separated by tabs; field `#` is the sentinel.
 
-    An entry without an allocation holds no unit: it is of a returned reservation, and counts under the limit only.
+    An entry without an allocation holds no unit: it is of a returned reservation, and counts under the limit only. Of a
+    striped drop, a member's claims are at its home; one that ends in `@` has its unit on another stripe, which has an
+    entry of it, too. Of the entries there, only those of members at home count under a limit: nobody else asks.
     """
     pend: str
     """Sorted set: `id|member` of grants not yet known to be in the ledger, by time in ms; `#` is the sentinel."""

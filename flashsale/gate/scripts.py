@@ -33,6 +33,7 @@ class Script:
 
 NAMES: Final = (
     "decide",
+    "take",
     "release",
     "settle",
     "pending",

@@ -13,7 +13,7 @@ import asyncpg
 
 from flashsale.circuit import Circuit
 from flashsale.errors import LedgerUnavailable
-from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Units
+from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Part, Units
 from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
@@ -53,6 +53,7 @@ __all__ = [
     "NewBatch",
     "OrderStore",
     "OwnCode",
+    "Part",
     "PointsStore",
     "ReservationStore",
     "Returned",
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 CLOSE_MAX_S: Final = 5.0
-SCHEMA_VERSION: Final = "20260104000000"
+SCHEMA_VERSION: Final = "20260105000000"
 
 
 class Ledger:

@@ -1,14 +1,14 @@
 """Drops in the ledger: reading them, and operator acts, each in one transaction with its epoch and its audit line."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from flashsale.domain import Allocation, Drop, FcodeBatch
+from flashsale.domain import CODES_STRIPE, Allocation, Drop, Fcode, FcodeBatch
 from flashsale.ledger import fcodes
 from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.rows import drop_of
@@ -17,6 +17,9 @@ from flashsale.ledger.statements import sql
 COPY_BLOCK_BYTES: Final = 262_144
 COPY_AHEAD_MAX: Final = 4
 FIELDS_PER_PART_MAX: Final = 4_000
+
+Part = tuple[int, list[str]]
+"""What a stripe is told in one go: its number, and [member, entries, member, entries …]."""
 ARMING_MAX_S: Final = 60
 
 
@@ -61,6 +64,21 @@ class ArmState(msgspec.Struct, frozen=True):
     batches: list[FcodeBatch]
     spent: list[int]
     revoked: list[int]
+
+    def free_at(self, stripe: int) -> dict[str, int]:
+        """What a stripe gets of what is left: a fair share, but of what is for F-codes all or nothing.
+
+        Codes are spent on one stripe, so that is where their units are: no code is honoured twice, and none finds its
+        unit gone elsewhere.
+        """
+        share = {}
+        for a in self.drop.allocations:
+            free, stripes = self.free[a.id], self.drop.stripes
+            if isinstance(a.access, Fcode):
+                share[a.id] = free if stripe == CODES_STRIPE else 0
+            else:
+                share[a.id] = free // stripes + (stripe < free % stripes)
+        return share
 
 
 class Act:
@@ -138,6 +156,12 @@ def _fields(lines: str, *, one_each: bool) -> list[str]:
     return [text for pair in joined.items() for text in pair]
 
 
+def _parts(lines: str, *, one_each: bool) -> Iterator[list[str]]:
+    fields = _fields(lines, one_each=one_each) if lines else []
+    for at in range(0, len(fields), FIELDS_PER_PART_MAX):
+        yield fields[at : at + FIELDS_PER_PART_MAX]
+
+
 async def _copied(connection: Executor, query: str, *args: object) -> AsyncIterator[str]:
     """Blocks of whole lines, the last line's end cut off, while Postgres is still at work on the next ones."""
     blocks: asyncio.Queue[bytes | None] = asyncio.Queue(COPY_AHEAD_MAX)
@@ -202,6 +226,7 @@ class DropStore:
                 drop.per_member,
                 drop.hold_seconds,
                 drop.rebuy_after_return,
+                drop.stripes,
             )
             if epoch is None:
                 return False
@@ -270,8 +295,8 @@ class DropStore:
     @asynccontextmanager
     async def read_for_arming(
         self, drop_id: str, epoch: int
-    ) -> AsyncIterator[tuple[ArmState, AsyncIterator[list[str]]] | None]:
-        """The state of a drop in one snapshot, and its live entries in parts [member, entries, …].
+    ) -> AsyncIterator[tuple[ArmState, AsyncIterator[Part]] | None]:
+        """The state of a drop in one snapshot, and its live entries in parts, each for one stripe.
 
         Yields None when the ledger's epoch is no longer `epoch`: somebody else rebuilds.
         """
@@ -291,15 +316,28 @@ class DropStore:
             yield ArmState(drop, free, *codes), self._entries(connection, drop)
 
     @staticmethod
-    async def _entries(connection: Executor, drop: Drop) -> AsyncIterator[list[str]]:
-        if drop.per_member == 1:
+    async def _entries(connection: Executor, drop: Drop) -> AsyncIterator[Part]:
+        one_each = drop.per_member == 1
+        if drop.stripes > 1:
+            waiting: list[list[str]] = [[] for _ in range(drop.stripes)]
+            async for lines in _copied(connection, sql("live_entries_striped"), drop.id):
+                for line in lines.split("\n"):
+                    number, entry = line.split("\t", 1)
+                    waiting[int(number)].append(entry)
+                for stripe, entries in enumerate(waiting if one_each else ()):
+                    if len(entries) >= FIELDS_PER_PART_MAX // 2:
+                        yield stripe, _fields("\n".join(entries), one_each=True)
+                        entries.clear()
+            for stripe, entries in enumerate(waiting):
+                for part in _parts("\n".join(entries), one_each=one_each):
+                    yield stripe, part
+        elif one_each:
             async for lines in _copied(connection, sql("live_entries"), drop.id):
-                yield _fields(lines, one_each=True)
+                yield 0, _fields(lines, one_each=True)
         else:  # a member's entries may be anywhere in the stream
             everything = [lines async for lines in _copied(connection, sql("live_entries"), drop.id)]
-            fields = _fields("\n".join(everything), one_each=False) if everything else []
-            for at in range(0, len(fields), FIELDS_PER_PART_MAX):
-                yield fields[at : at + FIELDS_PER_PART_MAX]
+            for part in _parts("\n".join(everything), one_each=False):
+                yield 0, part
 
     async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
         """Units by allocation in one snapshot; empty for an unknown drop."""

@@ -52,6 +52,8 @@ class Ended(msgspec.Struct, frozen=True):
     """It was returned, and still counts under its member's limit."""
     returned: bool = False
     """It was returned: an F-code that it was given for stays spent."""
+    home: int = 0
+    unit: int = 0
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -61,6 +63,8 @@ class Standing(msgspec.Struct, frozen=True):
     member: int
     state: State
     keeps_slot: bool = False
+    home: int = 0
+    unit: int = 0
 
 
 class ReservationStore:
@@ -86,7 +90,7 @@ class ReservationStore:
             [g.code for g in grants],
             [g.epoch for g in grants],
             [g.stripe for g in grants],
-            [g.stripe for g in grants],
+            [g.unit_stripe for g in grants],
         )
         rows = await self._pool.fetch(sql("commit"), drop_id, *columns)
         if rows[0]["ordinal"] == 0:
@@ -120,7 +124,17 @@ class ReservationStore:
             [g.payload for g in grants],
             grants[0].epoch if grants else 0,
         )
-        return [Standing(str(row["id"]), row["member"], State(row["state"]), row["keeps_slot"]) for row in rows]
+        return [
+            Standing(
+                str(row["id"]),
+                row["member"],
+                State(row["state"]),
+                row["keeps_slot"],
+                row["home_stripe"],
+                row["unit_stripe"],
+            )
+            for row in rows
+        ]
 
     async def cancel(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
         """Cancel holds of one drop in one transaction; returns those that were still held."""
@@ -145,7 +159,16 @@ class ReservationStore:
         """Up to `limit` ended reservations of a drop whose units the gate may not have back yet."""
         rows = await self._pool.fetch(sql("outbox"), drop_id, limit)
         return [
-            Ended(str(row["id"]), row["drop_id"], row["member"], row["keeps_slot"], row["returned"]) for row in rows
+            Ended(
+                str(row["id"]),
+                row["drop_id"],
+                row["member"],
+                row["keeps_slot"],
+                row["returned"],
+                row["home_stripe"],
+                row["unit_stripe"],
+            )
+            for row in rows
         ]
 
     async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:

@@ -27,6 +27,7 @@ def drop_of(row: Row) -> Drop:
         allocations=msgspec.json.decode(row["allocations"], type=tuple[Allocation, ...]),
         created_at=row["created_at"],
         rebuy_after_return=row["rebuy_after_return"],
+        stripes=row["stripes"],
     )
 
 
@@ -46,6 +47,8 @@ def reservation_of(row: Row) -> Reservation:
         order=None if row["order_id"] is None else str(row["order_id"]),
         keeps_slot=row["keeps_slot"],
         code=row["fcode"],
+        home=row["home_stripe"],
+        unit=row["unit_stripe"],
     )
 
 

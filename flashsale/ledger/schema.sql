@@ -499,6 +499,7 @@ CREATE TABLE public.drops (
     closed boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     rebuy_after_return boolean DEFAULT false NOT NULL,
+    stripes integer DEFAULT 1 NOT NULL,
     CONSTRAINT drops_check CHECK (((list_price_amount IS NULL) = (list_price_currency IS NULL))),
     CONSTRAINT drops_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT drops_epoch_check CHECK ((epoch >= 1)),
@@ -508,6 +509,7 @@ CREATE TABLE public.drops (
     CONSTRAINT drops_list_price_currency_check CHECK ((list_price_currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT drops_per_member_check CHECK ((per_member >= 1)),
     CONSTRAINT drops_price_amount_check CHECK ((price_amount >= 0)),
+    CONSTRAINT drops_stripes_check CHECK (((stripes >= 1) AND (stripes <= 64))),
     CONSTRAINT drops_title_check CHECK ((title <> ''::text))
 );
 

@@ -8,7 +8,7 @@ import msgspec
 
 from flashsale.domain import Drop
 from flashsale.errors import GateUnavailable
-from flashsale.gate import Gate, Status, Unarmed
+from flashsale.gate import Gate, Status, Unarmed, whole
 
 FRESH_S: Final = 0.25
 CALLS_MAX: Final = 16
@@ -52,7 +52,7 @@ class Board:
 
     async def _ask(self, drop: Drop) -> Status | None:
         try:
-            status = await self._gate.status(drop, drop.epoch)
+            status = await whole.status(self._gate, drop, drop.epoch)
         except GateUnavailable:
             return None
         return None if isinstance(status, Unarmed) else status

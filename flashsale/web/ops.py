@@ -140,6 +140,7 @@ async def create_drop(request: web.Request, context: Context, caller: Identity) 
         per_member=body.per_member,
         hold_seconds=body.hold_seconds,
         rebuy_after_return=body.rebuy_after_return,
+        stripes=body.stripes,
         epoch=0,
         paused=False,
         closed=False,

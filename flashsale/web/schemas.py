@@ -7,6 +7,7 @@ import msgspec
 from flashsale.domain import (
     HOLD_MAX_S,
     LINE,
+    STRIPES_MAX,
     Access,
     Currency,
     Event,
@@ -28,6 +29,15 @@ ShownState = Annotated[
     State, msgspec.Meta(extra_json_schema={"enum": sorted(s.value for s in State if s is not State.VOID)})
 ]
 PerMember = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+Stripes = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1,
+        le=STRIPES_MAX,
+        description="Over how many slots of a cluster the drop is spread, for good. Several units in one reservation "
+        "come from one of them.",
+    ),
+]
 HoldSeconds = Annotated[int, msgspec.Meta(ge=1, le=HOLD_MAX_S)]
 
 
@@ -102,6 +112,7 @@ class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_member: PerMember = 1
     hold_seconds: HoldSeconds = 900
     rebuy_after_return: Annotated[bool, msgspec.Meta(description="Whether who returned a unit may buy again.")] = False
+    stripes: Stripes = 1
 
 
 class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +182,7 @@ class OpsDropOut(msgspec.Struct, frozen=True):
     per_member: int
     hold_seconds: int
     rebuy_after_return: bool
+    stripes: int
     paused: bool
     closed: bool
     epoch: int

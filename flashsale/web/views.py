@@ -67,6 +67,7 @@ def ops_drop_out(drop: Drop, status: Status | None, now: datetime, taken: Mappin
         per_member=drop.per_member,
         hold_seconds=drop.hold_seconds,
         rebuy_after_return=drop.rebuy_after_return,
+        stripes=drop.stripes,
         paused=drop.paused,
         closed=drop.closed,
         epoch=drop.epoch,

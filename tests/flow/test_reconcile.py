@@ -172,7 +172,7 @@ async def test_a_unit_returned_to_an_old_gate_is_returned_to_the_new_one(
         assert found is not None
         state, parts = found
         assert await node.gate.arm_begin(drop.id, epoch) == "ok"
-        assert [await node.gate.arm_chunk(drop.id, epoch, part) async for part in parts] == [True]
+        assert [await node.gate.arm_chunk(drop.id, epoch, part) async for _, part in parts] == [True]
         assert len(await node.ledger.reservations.cancel(drop.id, [held])) == 1
         old = await node.gate.release(drop.id, [(held, 1)])
         assert old == drop.epoch < epoch
@@ -271,7 +271,7 @@ async def test_a_rebuild_copies_one_moment_of_one_epoch(node: Node, new_drop: Ne
         state, parts = found
         await press(node, drop.id, claim(2))
         await press(node, drop.id, claim(1, key="l"))
-        fields = [field for part in [part async for part in parts] for field in part]
+        fields = [field for _, part in [part async for part in parts] for field in part]
     assert state.free == {"a": 8}
     assert fields == ["1", f"{first}\ta\t1\t1\tk\t|1\t"]
     assert await node.ledger.drops.bump(drop.id) is not None

@@ -5,13 +5,13 @@ stands in for it where a test wants a gate without a server. Levers for faults: 
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from flashsale.domain import Claim, Drop, Grant
 from flashsale.errors import GateUnavailable
-from flashsale.gate import ARMING_LEASE_MS, STAGING_TTL_MS, UNARMED, Decisions, Gate, Status, Unarmed, keys
+from flashsale.gate import ARMING_LEASE_MS, STAGING_TTL_MS, UNARMED, Decisions, Gate, Status, Taken, Unarmed, keys
 from flashsale.gate.codes import Field
 from tests.gate.model_rules import Armed, Codes, Entry, Fields, Meta
 from tests.gate.support import unpack_fields
@@ -51,14 +51,14 @@ class ModelGate(Gate):
         """One key is gone; `flashsale.gate.keys` spells its name."""
         self._keys.pop(key, None)
 
-    def pending_ids(self, drop_id: str) -> set[str]:
+    def pending_ids(self, drop_id: str, stripe: int = 0) -> set[str]:
         """What is pending, as `id|member`, whether or not the gate is armed."""
-        pending = self._keys.get(keys.stripe(drop_id).pend)
+        pending = self._keys.get(keys.stripe(drop_id, stripe).pend)
         return {f"{entry_id}|{member}" for entry_id, member in pending} if isinstance(pending, dict) else set()
 
-    def spent_codes(self, drop_id: str) -> set[int]:
+    def spent_codes(self, drop_id: str, stripe: int = 0) -> set[int]:
         """The numbers of the codes that are spent, whether or not the gate is armed."""
-        codes = self._find(keys.stripe(drop_id).codes, Codes)
+        codes = self._find(keys.stripe(drop_id, stripe).codes, Codes)
         return set() if codes is None else codes.spent
 
     def _answer(self) -> int:
@@ -114,6 +114,8 @@ class ModelGate(Gate):
         *,
         grants_max: int | None = None,
         stripe: int = 0,
+        elsewhere: Mapping[str, tuple[int, int]] | None = None,
+        spent: Collection[int] = (),
     ) -> Decisions | Unarmed:
         self._answer()
         ids = self._new_ids(len(claims))
@@ -124,10 +126,32 @@ class ModelGate(Gate):
             return UNARMED
         armed.eligible = {name: lists[keys.eligible(drop.id, stripe, name)] for name in _eligible_sets(drop)}
         armed.grants_left = len(claims) if grants_max is None else grants_max
-        results = [armed.decide(new_id, claim) for new_id, claim in zip(ids, claims, strict=True)]
+        armed.elsewhere = None if elsewhere is None else dict(elsewhere)
+        results = [armed.decide(i, c, place=n, spent=spent) for n, (i, c) in enumerate(zip(ids, claims, strict=True))]
         for grant in settled:
             armed.pending.pop((grant.id, grant.member), None)
-        return Decisions(armed.meta.drop.epoch, armed.now, results)
+        left = {} if elsewhere is None else dict(armed.meta.left)
+        return Decisions(armed.meta.drop.epoch, armed.now, results, left, armed.short)
+
+    async def take(
+        self,
+        drop_id: str,
+        min_epoch: int,
+        grants: Sequence[Grant],
+        settled: Sequence[Grant] = (),
+        *,
+        codes: Sequence[int] = (),
+        stripe: int,
+    ) -> Taken | Unarmed:
+        self._answer()
+        armed = self._armed(drop_id, stripe, min_epoch)
+        if armed is None:
+            return UNARMED
+        results = [armed.take(grant) for grant in grants]
+        are_spent = [code in armed.codes.spent for code in codes]
+        for grant in settled:
+            armed.pending.pop((grant.id, grant.member), None)
+        return Taken(armed.meta.drop.epoch, armed.now, dict(armed.meta.left), are_spent, results)
 
     async def release(
         self,
@@ -145,8 +169,11 @@ class ModelGate(Gate):
         for entry_id, member in ended:
             for gone in [e for e in armed.entries.get(member, []) if e.id == entry_id and e.allocation]:
                 at = armed.entries[member].index(gone)
-                armed.entries[member][at : at + 1] = [replace(gone, allocation="")] if entry_id in keep else []
+                stays = [replace(gone, allocation="", elsewhere=False)] if entry_id in keep else []
+                armed.entries[member][at : at + 1] = stays
                 armed.pending.pop((entry_id, member), None)
+                if gone.elsewhere:
+                    continue
                 armed.meta.left[gone.allocation] += gone.quantity
                 if gone.code is not None and entry_id not in spent:
                     armed.codes.spent.discard(gone.code)
@@ -342,4 +369,4 @@ def _as_bytes(fields: Sequence[Field]) -> list[bytes]:
 
 
 def _units(entries: Iterable[Entry | None]) -> dict[str, tuple[str, int]]:
-    return {e.id: (e.allocation, e.quantity) for e in entries if e is not None}
+    return {e.id: (e.allocation, e.quantity) for e in entries if e is not None and not e.elsewhere}

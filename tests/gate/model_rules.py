@@ -1,7 +1,7 @@
 """The gate's decisions in plain Python: what it knows of a drop while it answers, and the first reason to refuse."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +10,7 @@ import msgspec
 from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import Allocation, Claim, Decision, Drop, Fcode, Grant, Refusal, Tier, Verdict, Withheld
 from flashsale.eligibility import contains, gate_field
+from flashsale.gate import Fetched
 
 PRECEDENCE = {verdict: rank for rank, verdict in enumerate(Verdict)}
 Fields = dict[str, bytes]
@@ -27,13 +28,16 @@ class Entry:
     key: str | None
     payload: str
     code: int | None
+    elsewhere: bool = False
+    """The unit is on another stripe: this is the claim."""
 
     @classmethod
     def read(cls, member: int, line: str) -> "Entry":
         """The entry in the form in which the ledger hands it over."""
         entry_id, allocation, quantity, slot, key, payload, code = line.split("\t")
-        number = int(code) if code else None
-        return cls(entry_id, member, allocation, int(quantity), int(slot), key or None, payload, number)
+        number = int(code.rstrip("@")) if code.rstrip("@") else None
+        apart = code.endswith("@")
+        return cls(entry_id, member, allocation, int(quantity), int(slot), key or None, payload, number, apart)
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,15 @@ class Armed:
     eligible: dict[str, Fields] = field(default_factory=dict)
     bound: dict[int, Fields] = field(default_factory=dict)
     grants_left: int = 0
+    elsewhere: dict[str, tuple[int, int]] | None = None
+    """Of a striped drop: how many units other stripes may have, and the most of one of them."""
+    short: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def grant(self, e: Entry, *, again: bool = False, pending: bool = True) -> Grant:
         """What a caller hears of an entry."""
         at = (self.meta.drop.epoch, self.stripe)
-        return Grant(e.id, e.member, e.allocation, e.quantity, e.slot, e.key, e.payload, *at, again, pending, e.code)
+        told = (e.id, e.member, e.allocation, e.quantity, e.slot, e.key, e.payload)
+        return Grant(*told, *at, again, pending, e.code, e.elsewhere)
 
     def entry(self, entry_id: str, member: int) -> Entry | None:
         """The entry with that id, if this member has it."""
@@ -122,20 +130,29 @@ class Armed:
             if claim.code is not None and batch is not None and batch.bound and not batch.over(self.now)
         )
 
-    def decide(self, new_id: str, claim: Claim) -> Decision:
-        """A decision, and what it changes."""
+    def may_be_elsewhere(self, name: str, quantity: int) -> bool:
+        """Whether so many units may be had from one other stripe."""
+        return self.elsewhere is not None and min(self.elsewhere.get(name, (0, 0))) >= quantity
+
+    def decide(self, new_id: str, claim: Claim, *, place: int = 0, spent: Collection[int] = ()) -> Decision:
+        """A decision, and what it changes; `spent` are the places of claims whose codes were seen spent elsewhere."""
         drop, mine = self.meta.drop, self.entries.get(claim.member, [])
         same = _same_again(drop.per_member, mine, claim)
         if same is not None and claim.key is not None and same.payload != claim.payload:
             return Refusal(Verdict.IDEMPOTENCY_MISMATCH)
         if same is not None:
             return self.grant(same, again=True, pending=(same.id, same.member) in self.pending)
-        refusals = []
+        refusals, short = [], []
         for allocation in _asked_for(self, claim):
-            refusal = _judge(self, allocation, claim, used=sum(e.quantity for e in mine))
+            used, is_spent = sum(e.quantity for e in mine), place in spent
+            refusal = _judge(self, allocation, claim, used=used, spent=is_spent)
             if refusal is None:
                 return self._give(new_id, allocation, claim)
             refusals.append(refusal)
+            short += [allocation.id] if refusal.verdict is Verdict.SOLD_OUT else []
+        said_plainly = len(short) == len(refusals) and (claim.code is None or claim.allocation is not None)
+        if short and self.elsewhere is not None and not said_plainly:
+            self.short[place] = tuple(short)
         if refusals:
             return min(refusals, key=lambda r: (PRECEDENCE[r.verdict], r.opens_at_ms or 0))
         return Refusal(_without_candidates(drop, claim))
@@ -146,13 +163,33 @@ class Armed:
         self.grants_left -= 1
         mine = self.entries.setdefault(c.member, [])
         slot = next(n for n in itertools.count(1) if all(e.slot != n for e in mine))
-        given = Entry(new_id, c.member, a.id, c.quantity, slot, c.key, c.payload, c.code)
-        self.meta.left[a.id] -= c.quantity
+        apart = self.meta.left[a.id] < c.quantity
+        given = Entry(new_id, c.member, a.id, c.quantity, slot, c.key, c.payload, c.code, apart)
         mine.append(given)
         self.pending[given.id, given.member] = self.now
-        if c.code is not None:
-            self.codes.spent.add(c.code)
+        if apart:
+            assert self.elsewhere is not None
+            total, most = self.elsewhere[a.id]
+            self.elsewhere[a.id] = total - c.quantity, most
+        else:
+            self.meta.left[a.id] -= c.quantity
+            self.codes.spent |= set() if c.code is None else {c.code}
         return self.grant(given)
+
+    def take(self, g: Grant) -> Fetched:
+        """The unit of a claim that stands on another stripe."""
+        if g.epoch != self.meta.drop.epoch:
+            return Fetched.STALE
+        if g.code is not None and g.code in self.codes.spent:
+            return Fetched.FCODE_SPENT
+        if self.meta.left.get(g.allocation, 0) < g.quantity:
+            return Fetched.SOLD_OUT
+        self.meta.left[g.allocation] -= g.quantity
+        held = Entry(g.id, g.member, g.allocation, g.quantity, g.slot, g.key, g.payload, g.code)
+        self.entries.setdefault(g.member, []).append(held)
+        self.pending[g.id, g.member] = self.now
+        self.codes.spent |= set() if g.code is None else {g.code}
+        return Fetched.TOOK
 
 
 def opens_ms(a: Allocation) -> int:
@@ -197,7 +234,7 @@ def _without_candidates(drop: Drop, claim: Claim) -> Verdict:
     return Verdict.PAUSED if drop.paused else Verdict.FCODE_INVALID
 
 
-def _judge(armed: Armed, a: Allocation, claim: Claim, *, used: int) -> Refusal | None:
+def _judge(armed: Armed, a: Allocation, claim: Claim, *, used: int, spent: bool) -> Refusal | None:
     """Why this allocation does not serve the claim: the first reason in the contract's order; None: it does."""
     drop = armed.meta.drop
     if drop.closed or armed.now >= closes_ms(a):
@@ -212,11 +249,11 @@ def _judge(armed: Armed, a: Allocation, claim: Claim, *, used: int) -> Refusal |
         return Refusal(Verdict.NOT_OPEN, opens_at_ms=opens_ms(a))
     if not _code_is_good(armed, a, claim):
         return Refusal(Verdict.FCODE_INVALID)
-    if claim.code in armed.codes.spent:
+    if claim.code is not None and (spent or claim.code in armed.codes.spent):
         return Refusal(Verdict.FCODE_SPENT)
     if used + claim.quantity > drop.per_member:
         return Refusal(Verdict.MEMBER_LIMIT)
-    if armed.meta.left[a.id] < claim.quantity:
+    if armed.meta.left[a.id] < claim.quantity and not armed.may_be_elsewhere(a.id, claim.quantity):
         return Refusal(Verdict.SOLD_OUT)
     return None
 

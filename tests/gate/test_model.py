@@ -14,11 +14,12 @@ import redis.asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 
 from flashsale import embedded
-from flashsale.gate import Decisions, Gate, connect, keys
+from flashsale.gate import Decisions, Gate, Taken, connect, keys
 from flashsale.gate.scripts import NAMES
-from tests.gate.commands import STORIES, Story, carry_out, look, new_world, story_of
+from tests.gate.commands import carry_out, look, new_world
 from tests.gate.model import ModelGate
 from tests.gate.model_rules import Codes
+from tests.gate.stories import STORIES, Story, story_of
 
 TIMEOUT_S = 5.0
 
@@ -90,7 +91,7 @@ class Pair:
 
         for command in (story.first, *itertools.chain(*story.then)):
             ours = await carry_out(self.real, world, command, evict)
-            if isinstance(ours, Decisions):
+            if isinstance(ours, Decisions | Taken):
                 clock[0] = ours.now_ms
             theirs = await carry_out(model, world, command, evict_model)
             assert ours == theirs
@@ -162,7 +163,7 @@ FAULTS = [
     ("decide", "if only or a.kind ~= 'fcode' then", "if true then"),
     ("decide", "result = RANK[why]", "result = 0"),
     ("decide", "wanted == '' and code and no_lane", "code and no_lane"),
-    ("decide", "redis.call('ZADD', KEYS[3], now, grant)", ""),
+    ("decide", "redis.call('ZADD', KEYS[3], unpack(pending, i, math.min(i + 3999, n)))", ""),
     ("decide", "redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))", ""),
     ("decide", "ealloc ~= '' and", ""),
     ("decide", "or redis.call('HEXISTS', KEYS[4], '#') == 0 then", "then"),
@@ -182,8 +183,8 @@ FAULTS = [
     ("decide", "or not belongs(batch, serial, r)", ""),
     ("decide", "high == r[9] and", "high ~= r[9] or"),
     ("decide", "#lists[thousand] < at + 8", "true"),
-    ("decide", "if is_set('s:', batch, serial) then", "if false then"),
-    ("decide", "if is_set('s:', batch, serial) then return 'fcode_spent' end", ""),
+    ("decide", "if is_set('s:', batch, serial) or", "if"),
+    ("decide", "if is_set('s:', batch, serial) or r[11] then return 'fcode_spent' end", ""),
     ("decide", "math.floor(serial % 1000 / 8) + 1, bit", "math.floor(serial % 1000 / 8) + 2, bit"),
     ("decide", "kind .. batch.id .. ':' .. math.floor(serial / 1000)", "kind .. batch.id .. ':0'"),
     ("decide", "or batch and batch.allocation", ""),
@@ -191,11 +192,33 @@ FAULTS = [
     ("decide", "if code then spend(batch, serial) end", ""),
     ("decide", "spent[field] = true", ""),
     ("decide", "bitmaps[field] = string.sub(set, 1, at - 1)", "local _ = string.sub(set, 1, at - 1)"),
-    ("decide", "key, payload, code or ''}", "key, payload, ''}"),
+    ("decide", "key, payload, shown}", "key, payload, here and '' or shown}"),
     ("decide", "if found and may_grant == 0 then", "if false then"),
+    ("decide", "or r[11] then", "then"),
+    ("decide", "has[1] >= quantity and", ""),
+    ("decide", "and has[2] >= quantity", ""),
+    ("decide", "local here, shown = found.left >= quantity", "local here, shown = true"),
+    ("decide", "far[found.id][1] - quantity, shown .. '@'", "far[found.id][1], shown .. '@'"),
+    ("decide", "far[found.id][1] - quantity, shown .. '@'", "far[found.id][1] - quantity, shown"),
+    ("decide", "if short and why == 'sold_out' then", "if false then"),
+    ("decide", "(result ~= 'sold_out' or code and wanted == '')", "result ~= 'sold_out'"),
+    ("decide", "order[i], allocs[i].left end", "order[i], 0 end"),
+    ("take", "tonumber(meta[1]) < tonumber(ARGV[1])", "false"),
+    ("take", "if epoch ~= own then", "if false then"),
+    ("take", "elseif code ~= '' and is_spent(code) then result = 'fcode_spent'", ""),
+    ("take", "(left[allocation] or 0) < quantity", "(left[allocation] or 0) <= 0"),
+    ("take", "taken[allocation] = left[allocation]", ""),
+    ("take", "mine and mine .. '\\n' .. entry or entry", "entry"),
+    ("take", "grants[#grants + 1] = id .. '|' .. member", ""),
+    ("take", "if code ~= '' then spend(code) end", ""),
+    ("take", "spends[field] = true", ""),
+    ("take", "spent[i] = is_spent(code) and 1 or 0", "spent[i] = 0"),
+    ("take", "redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled)))", ""),
+    ("release", "string.sub(rest, -1) == '@' and 0 or units", "units"),
+    ("release", "string.gsub(rest, '@$', '')", "rest"),
     ("decide", "may_grant = may_grant - 1", ""),
     ("decide", "not entries[member] and to_all[what]", "to_all[what]"),
-    ("decide", "local nothing, found = not entries[member], nil", "local nothing, found = true, nil"),
+    ("decide", "local nothing, found = not entries[member]", "local nothing, found = true"),
     ("decide", "if nothing and not found and not by_member", "if nothing and not by_member"),
     ("decide", "if nothing and not found and not by_member", "if nothing and not found"),
     ("decide", "by_member = true", ""),

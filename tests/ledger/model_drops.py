@@ -10,7 +10,7 @@ import msgspec
 
 from flashsale.domain import Allocation, Drop, FcodeBatch
 from flashsale.ledger import Act, ArmState, AuditLine, Batch, DropStore, Epoch, NewBatch, Units
-from flashsale.ledger.drops import FIELDS_PER_PART_MAX
+from flashsale.ledger.drops import FIELDS_PER_PART_MAX, Part
 from tests.ledger.model_fcodes import code_number, codes_alive, read_owners, spent_of
 from tests.ledger.model_rows import AllocationRow, BrokenRule, DropRow, ReservationRow, Tables
 
@@ -135,6 +135,7 @@ class ModelDrops(DropStore):
             allocations=tuple(self._allocation(a) for a in self._tables.allocations_of(row.id)),
             created_at=row.created_at,
             rebuy_after_return=row.rebuy_after_return,
+            stripes=row.stripes,
         )
 
     def _allocation(self, row: AllocationRow) -> Allocation:
@@ -177,6 +178,7 @@ class ModelDrops(DropStore):
                 closed=False,
                 created_at=t.now(),
                 rebuy_after_return=drop.rebuy_after_return,
+                stripes=drop.stripes,
             )
             row.check()
             if drop.id in t.drops:
@@ -256,7 +258,7 @@ class ModelDrops(DropStore):
     @asynccontextmanager
     async def read_for_arming(
         self, drop_id: str, epoch: int
-    ) -> AsyncIterator[tuple[ArmState, AsyncIterator[list[str]]] | None]:
+    ) -> AsyncIterator[tuple[ArmState, AsyncIterator[Part]] | None]:
         t, drop = self._tables, await self.get(drop_id)
         if drop is None or drop.epoch != epoch:
             yield None
@@ -280,7 +282,7 @@ class ModelDrops(DropStore):
         ]
         spent = [code_number(b.id, serial) for b in mine for serial in spent_of(t, b.id)]
         revoked = [code_number(*code) for code in t.revoked if any(b.id == code[0] for b in mine)]
-        yield ArmState(drop, free, batches, spent, revoked), _parts(rows)
+        yield ArmState(drop, free, batches, spent, revoked), _parts(rows, drop.stripes)
 
     async def balance(self, drop_id: str, grant_ids: list[str]) -> list[Units]:
         rows, wanted = self._tables.reservations_of(drop_id), set(grant_ids)
@@ -327,15 +329,24 @@ def _kind(row: AllocationRow) -> str:
     return kind
 
 
-async def _parts(rows: list[ReservationRow]) -> AsyncIterator[list[str]]:
-    """[member, entries, …]: what a gate must know of those who count, each member once."""
-    lines: dict[str, list[str]] = {}
+async def _parts(rows: list[ReservationRow], stripes: int) -> AsyncIterator[Part]:
+    """[member, entries, …]: what each stripe must know of those who count, each member once.
+
+    Where the unit is not at home, the claim is at home and says so, and the unit where it is.
+    """
+    told: list[dict[str, list[str]]] = [{} for _ in range(stripes)]
     for r in rows:
-        if r.counts:
-            where = "" if r.keeps_slot else r.allocation
-            code = "" if r.code is None else str(r.code)
-            line = "\t".join((r.id, where, str(r.quantity), str(r.slot), r.key or "", r.payload, code))
-            lines.setdefault(str(r.member), []).append(line)
-    fields = [text for member, mine in lines.items() for text in (member, "\n".join(mine))]
-    for at in range(0, len(fields), FIELDS_PER_PART_MAX):
-        yield fields[at : at + FIELDS_PER_PART_MAX]
+        if not r.counts:
+            continue
+        home, unit = (r.home, r.unit) if stripes > 1 else (0, 0)
+        where = "" if r.keeps_slot else r.allocation
+        code = "" if r.code is None else str(r.code)
+        line = "\t".join((r.id, where, str(r.quantity), str(r.slot), r.key or "", r.payload, code))
+        apart = home != unit and not r.keeps_slot
+        told[home].setdefault(str(r.member), []).append(line + "@" if apart else line)
+        if apart:
+            told[unit].setdefault(str(r.member), []).append(line)
+    for stripe, lines in enumerate(told):
+        fields = [text for member, mine in lines.items() for text in (member, "\n".join(mine))]
+        for at in range(0, len(fields), FIELDS_PER_PART_MAX):
+            yield stripe, fields[at : at + FIELDS_PER_PART_MAX]

@@ -73,7 +73,8 @@ class ModelReservations(ReservationStore):
             state=State.HELD,
             expires_at=now + timedelta(seconds=drop.hold_seconds),
             created_at=now,
-            stripe=g.stripe,
+            home=g.stripe,
+            unit=g.unit_stripe,
         )
         if not t.insert_reservation(row):
             return None
@@ -111,7 +112,7 @@ class ModelReservations(ReservationStore):
                 )
                 t.insert_reservation(tombstone)
             found = [t.reservations[i] for i in dict.fromkeys(g.id for g in grants)]
-        return [Standing(r.id, r.member, r.state, r.keeps_slot) for r in found]
+        return [Standing(r.id, r.member, r.state, r.keeps_slot, r.home, r.unit) for r in found]
 
     async def cancel(self, drop_id: str, ids: Sequence[str]) -> list[Reservation]:
         await self._tables.drop_is_free(drop_id)
@@ -145,7 +146,10 @@ class ModelReservations(ReservationStore):
 
     async def outbox(self, drop_id: str, limit: int) -> list[Ended]:
         waiting = [r for r in self._tables.reservations_of(drop_id) if r.released is False]
-        return [Ended(r.id, r.drop, r.member, r.keeps_slot, r.state is State.RETURNED) for r in waiting[:limit]]
+        return [
+            Ended(r.id, r.drop, r.member, r.keeps_slot, r.state is State.RETURNED, r.home, r.unit)
+            for r in waiting[:limit]
+        ]
 
     async def mark_released(self, drop_id: str, ids: Sequence[str], epoch: int) -> int:
         await self._tables.drop_is_free(drop_id)

@@ -13,6 +13,7 @@ from flashsale.domain import (
     ID_PATTERN,
     LIVE,
     SPENDING,
+    STRIPES_MAX,
     Access,
     Event,
     Fcode,
@@ -52,6 +53,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool
     created_at: datetime
     rebuy_after_return: bool
+    stripes: int
 
     def check(self) -> None:
         """Whatever wrote it."""
@@ -60,6 +62,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True):
         for money in (self.price, self.list_price):
             _rule(money is None or (money.amount >= 0 and is_currency(money.currency)), "drops: money")
         _rule(min(self.per_member, self.hold_seconds, self.epoch) >= 1, "drops: per_member, hold_seconds, epoch")
+        _rule(1 <= self.stripes <= STRIPES_MAX, "drops: stripes")
 
 
 class AllocationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +116,8 @@ class ReservationRow(msgspec.Struct, frozen=True, kw_only=True):
     released: bool | None = None
     order: str | None = None
     keeps_slot: bool = False
-    stripe: int = 0
+    home: int = 0
+    unit: int = 0
 
     @property
     def live(self) -> bool:
@@ -146,6 +150,8 @@ class ReservationRow(msgspec.Struct, frozen=True, kw_only=True):
             order=self.order,
             keeps_slot=self.keeps_slot,
             code=self.code,
+            home=self.home,
+            unit=self.unit,
         )
 
     def check(self) -> None:

@@ -63,6 +63,7 @@ class ModelState:
         t, queue = self._ledger.tables, self._ledger.queue
         of_drop = {"drop": "drop_id", "allocation": "allocation_id"}
         of_reservation = {"key": "idempotency_key", "code": "fcode", "released": "gate_released", "order": "order_id"}
+        of_reservation |= {"home": "home_stripe", "unit": "unit_stripe"}
         of_job = {"order": "dedupe_key", "due_at": "execute_after", "beat_at": "heartbeat", "number": ""}
         return {
             "drops": self._rows(t.drops, {}),
@@ -103,8 +104,6 @@ def _columns(row: msgspec.Struct, names: dict[str, str]) -> Iterable[tuple[str, 
                 yield from (("amount", amount), ("currency", currency))
             case "access", _:
                 yield name, msgspec.to_builtins(value)
-            case "stripe", _:
-                yield from (("home_stripe", value), ("unit_stripe", value))
             case _ if column := names.get(name, name):
                 yield column, _text(value) if isinstance(value, datetime) else _word(value)
 

@@ -229,8 +229,8 @@ async def _read_for_arming(ledger: Ledger, command: Arming) -> object:
         if found is None:
             return "superseded"
         state, parts = found
-        fields = [text async for part in parts for text in part]
-    entries = dict(zip(fields[::2], fields[1::2], strict=True))
-    assert len(entries) == len(fields) // 2, "a member comes once"
+        fields = [(stripe, text) async for stripe, part in parts for text in part]
+    entries = {(stripe, member): text for (stripe, member), (_, text) in zip(fields[::2], fields[1::2], strict=True)}
+    assert len(entries) == len(fields) // 2, "a member comes once to a stripe"
     told = ArmState(state.drop, state.free, state.batches, sorted(state.spent), sorted(state.revoked))
     return msgspec.structs.asdict(told), {member: sorted(text.split("\n")) for member, text in entries.items()}

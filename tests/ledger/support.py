@@ -113,7 +113,7 @@ class Sale:
 
 def columns_of(g: Grant, code: int | None = None) -> tuple[object, ...]:
     """A grant as commit.sql's parameters $2 to $12."""
-    return (g.id, g.member, g.allocation, g.quantity, g.slot, g.key, g.payload, code, g.epoch, g.stripe, g.stripe)
+    return (g.id, g.member, g.allocation, g.quantity, g.slot, g.key, g.payload, code, g.epoch, g.stripe, g.unit_stripe)
 
 
 async def open_sale(

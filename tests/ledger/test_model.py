@@ -159,6 +159,13 @@ FAULTS = [
     ("outbox.sql", "AND NOT gate_released", ""),
     ("holds_due.sql", "expires_at <= now()", "expires_at < now()"),
     ("live_entries.sql", "OR r.keeps_slot", ""),
+    ("live_entries_striped.sql", "OR r.keeps_slot", ""),
+    ("live_entries_striped.sql", " AND NOT r.keeps_slot THEN", " THEN"),
+    ("live_entries_striped.sql", "WHEN r.unit_stripe <> r.home_stripe AND", "WHEN"),
+    ("live_entries_striped.sql", "SELECT r.unit_stripe, r.member", "SELECT r.home_stripe, r.member"),
+    ("live_entries_striped.sql", "AND r.unit_stripe <> r.home_stripe\n", "\n"),
+    ("outbox.sql", "home_stripe, unit_stripe", "home_stripe, home_stripe AS unit_stripe"),
+    ("void_grants.sql", "coalesce(r.unit_stripe, 0)", "coalesce(r.home_stripe, 0)"),
     ("allocation_free.sql", "AND r.state IN ('held', 'confirmed')", ""),
     ("orders_lost.sql", "AND NOT EXISTS", "OR NOT EXISTS"),
 ]

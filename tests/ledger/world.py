@@ -105,7 +105,8 @@ class World:
             key=key,
             payload=f"{name}|{quantity}",
             epoch=self._epoch(drop_id, dice.choice((*[0] * 30, -1, 1))),
-            stripe=dice.choice((0, 0, 1)),
+            stripe=(home := dice.choice((0, 0, 1))),
+            unit=(None, 2, 1 - home)[self._ids % 3],
             code=code,
         )
 

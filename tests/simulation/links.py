@@ -114,7 +114,7 @@ class GateLink(Link):
 
         call = Call(self.loop, verb, act, drop=None, timeout_s=GATE_TIMEOUT_S, back_s=self.back_s())
         try:
-            return await self.ask(call, server.take, timeout_s=GATE_TIMEOUT_S, chance=world.chance_gate)
+            return await self.ask(call, server.receive, timeout_s=GATE_TIMEOUT_S, chance=world.chance_gate)
         except (Gone, Full, Lost) as fault:
             world.note_gate_fault(self.process)
             raise GateUnavailable(f"Redis cannot answer ({fault!r}); repeat the same request.") from None
@@ -152,7 +152,7 @@ class LedgerLink(Link):
 
         call = Call(self.loop, verb, seen, drop=drop, timeout_s=LEDGER_TIMEOUT_S, back_s=self.back_s())
         try:
-            result = await self.ask(call, world.ledger.take, timeout_s=LEDGER_TIMEOUT_S, chance=world.chance_ledger)
+            result = await self.ask(call, world.ledger.receive, timeout_s=LEDGER_TIMEOUT_S, chance=world.chance_ledger)
         except (Gone, Full, Locked, Lost) as fault:
             self.circuit.note(ok=not isinstance(fault, AWAY))
             raise LedgerUnavailable(f"Postgres cannot answer ({fault!r}); repeat the same request.") from None

@@ -136,7 +136,7 @@ class Server:
         self.life = 0
         self._backlog: list[Call] = []
 
-    def take(self, call: Call) -> None:
+    def receive(self, call: Call) -> None:
         """A call arrives."""
         if not self.up:
             call.answer(None, Gone())
@@ -159,7 +159,7 @@ class Server:
         self.stalled = False
         waiting, self._backlog = self._backlog, []
         for call in waiting:
-            self.take(call)
+            self.receive(call)
 
     def die(self) -> None:
         """SIGKILL."""

@@ -4,16 +4,22 @@
 -- one per batch of ARGV[4]
 -- ARGV[1] least epoch the caller knows of
 -- ARGV[2] requests by columns, MessagePack [[member...], [id...], [key|""...] or [] when nobody has one, [which...],
---   [[allocation|"", quantity, payload, tier, code, high, low]...]]: the last has each thing that is asked for once, and
---   `which` counts them from 0; code, high, low, with an F-code only, are its number and the member's 32-bit halves, so
---   that nobody else asks for the same
+--   [[allocation|"", quantity, payload, tier, code, high, low, true]...]]: the last has each thing that is asked for
+--   once, and `which` counts them from 0; code, high, low, with an F-code only, are its number and the member's 32-bit
+--   halves, so that nobody else asks for the same; true, when the code was seen spent on stripe 0
 -- ARGV[3] settled grants, MessagePack ["id|member"...]: taken out of pend
 -- ARGV[4] MessagePack [batch...]: those of the requests' codes
 -- ARGV[5] how many may be granted; a further one that would be is "withheld", and takes nothing
--- Returns ["unarmed"] or ["ok", epoch, now ms, result...], a number n meaning the result before it n more times, else
+-- ARGV[6] of a striped drop, what its other stripes may have, MessagePack {allocation: [units, most of one stripe]...};
+--   else ""
+-- Returns ["unarmed"] or ["ok", epoch, now ms, result...], of a striped drop with [allocation, left...] after them, a
+-- number n meaning the result before it n more times, else
 --   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
 --   | ["not_open", opens ms] | "fcode_invalid" | "fcode_spent" | "member_limit" | "sold_out"
 --   | "withheld" | ["held", allocation, slot]
+--   and in a striped drop | ["dry", allocation, slot]: the claim stands, its unit is to be fetched | ["short", word,
+--   opens ms|0, allocation...]: refused by that word, but for units that other stripes may have of these; a mere
+--   sold_out says so of the allocation asked for, or of all those that are not for codes
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local raw, meta = redis.call('HGETALL', KEYS[1]), {}
@@ -22,6 +28,7 @@ local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%
 if meta.replid ~= replid or tonumber(meta.epoch) < tonumber(ARGV[1]) or redis.call('HEXISTS', KEYS[2], '#') == 0
   or not redis.call('ZSCORE', KEYS[3], '#') or redis.call('HEXISTS', KEYS[4], '#') == 0 then return {'unarmed'} end
 local allocs, order, sets, named = {}, cmsgpack.unpack(meta.order), {}, cmsgpack.unpack(ARGV[4])
+local far = ARGV[6] ~= '' and cmsgpack.unpack(ARGV[6])
 for i, id in ipairs(order) do
   local opens, closes, kind, arg = unpack(cmsgpack.unpack(meta['a:' .. id]))
   allocs[i] = {id = id, opens = opens, closes = closes, kind = kind, arg = arg, left = tonumber(meta['n:' .. id])}
@@ -53,7 +60,7 @@ for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
   local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
   for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
 end
-local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}, false
+local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}
 local grants, taken, bitmaps, spent = {}, {}, {}, {}
 local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
 local RANK = {
@@ -115,7 +122,12 @@ local function refused(a, r) -- the code, or that there is none
   local batch, serial = batch_of(r)
   if not batch or batch.allocation ~= a.id or batch.over or serial >= batch.count or r[4] ~= 1
     or is_set('r:', batch, serial) or not belongs(batch, serial, r) then return 'fcode_invalid' end
-  if is_set('s:', batch, serial) then return 'fcode_spent' end
+  if is_set('s:', batch, serial) or r[11] then return 'fcode_spent' end
+end
+
+local function elsewhere(a, quantity) -- all units of a reservation come from one stripe
+  local has = far and far[a.id]
+  return has and has[1] >= quantity and has[2] >= quantity
 end
 
 local function judge(a, r, used)
@@ -126,13 +138,13 @@ local function judge(a, r, used)
   local why = refused(a, r)
   if why then return why end
   if used + r[4] > limit then return 'member_limit' end
-  if a.left < r[4] then return 'sold_out' end
+  if a.left < r[4] and not elsewhere(a, r[4]) then return 'sold_out' end
 end
 
 local function decide(i, member, what)
-  local wanted, quantity, payload, tier, code, high, low = unpack(what)
+  local wanted, quantity, payload, tier, code, high, low, seen = unpack(what)
   local id, key = ids[i], names[i] or ''
-  local r = {id, member, wanted, quantity, key, payload, tier, code, high, low}
+  local r = {id, member, wanted, quantity, key, payload, tier, code, high, low, seen}
   local used, slots, result = 0, {}, nil
   for line in string.gmatch(entries[member] or '', '[^\n]+') do
     local eid, ealloc, eq, eslot, ekey, epayload = string.match(line, '^(.-)\t(.-)\t(%d+)\t(%d+)\t(.-)\t(.-)\t')
@@ -148,27 +160,37 @@ local function decide(i, member, what)
   local only = wanted ~= '' and wanted or batch and batch.allocation -- a code without an allocation: its own
   local found, best, last = nil, 99, #order
   if only or code then last = allocs[only] and 1 or 0 end
+  local short = far and {}
   for k = 1, result and 0 or last do
     local a = allocs[only or k]
     if only or a.kind ~= 'fcode' then
       local why = judge(a, r, used)
       if not why then found = a break end
+      if short and why == 'sold_out' then short[#short + 1] = a.id end
       if RANK[why] < best then best, result = RANK[why], why == 'not_open' and {why, a.opens} or why
       elseif why == 'not_open' and best == RANK.not_open then result[2] = math.min(result[2], a.opens) end
     end
+  end
+  if not found and short and short[1] and (result ~= 'sold_out' or code and wanted == '') then
+    result = {'short', result[1] or result, result[2] or 0, unpack(short)}
   end
   if found and may_grant == 0 then result = 'withheld'
   elseif found then
     local slot = 1
     may_grant = may_grant - 1
     while slots[slot] do slot = slot + 1 end
-    found.left = found.left - quantity
-    taken[found.id] = found.left
-    if code then spend(batch, serial) end
-    local line = table.concat({id, found.id, quantity, slot, key, payload, code or ''}, '\t')
+    local here, shown = found.left >= quantity, code or ''
+    if here then
+      found.left = found.left - quantity
+      taken[found.id] = found.left
+      if code then spend(batch, serial) end
+    else
+      far[found.id][1], shown = far[found.id][1] - quantity, shown .. '@'
+    end
+    local line = table.concat({id, found.id, quantity, slot, key, payload, shown}, '\t')
     entries[member] = entries[member] and entries[member] .. '\n' .. line or line
     grants[id .. '|' .. member] = member
-    result = {'held', found.id, slot}
+    result = {here and 'held' or 'dry', found.id, slot}
   end
   return result or wanted == '' and code and no_lane or 'not_found', found
 end
@@ -180,7 +202,7 @@ for i, member in ipairs(members) do
   -- was the member's own: in one call time stands still, and stock only shrinks.
   result = not entries[member] and to_all[what]
   if not result then
-    local nothing, found = not entries[member], nil
+    local nothing, found = not entries[member]
     by_member = false
     result, found = decide(i, member, asked[what])
     if nothing and not found and not by_member then to_all[what] = result end
@@ -195,10 +217,20 @@ if more > 0 then out[#out + 1] = more end
 
 for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
 for field in pairs(spent) do redis.call('HSET', KEYS[4], field, bitmaps[field]) end
+local held, pending, n = {}, {}, 0
 for grant, member in pairs(grants) do
-  redis.call('HSET', KEYS[2], member, entries[member])
-  redis.call('ZADD', KEYS[3], now, grant)
+  held[n + 1], held[n + 2], pending[n + 1], pending[n + 2] = member, entries[member], now, grant
+  n = n + 2
+end
+for i = 1, n, 4000 do
+  redis.call('HSET', KEYS[2], unpack(held, i, math.min(i + 3999, n)))
+  redis.call('ZADD', KEYS[3], unpack(pending, i, math.min(i + 3999, n)))
 end
 local settled = cmsgpack.unpack(ARGV[3])
 for i = 1, #settled, 4000 do redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled))) end
+if far then
+  local lefts = {}
+  for i = 1, #order do lefts[2 * i - 1], lefts[2 * i] = order[i], allocs[i].left end
+  out[#out + 1] = lefts
+end
 return out

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- release: gives units back, and frees their codes. Acts only where the member's entry has that very id, so it may be
--- repeated. An entry that keeps its place under the member's limit loses its allocation instead of going.
+-- repeated. An entry that keeps its place under the member's limit loses its allocation instead of going. One whose
+-- unit is on another stripe ("@" at its end) has none to give here, and no code to free.
 -- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes
 -- ARGV[1] what to release, MessagePack [[id, member, flags]...]; flags: 1 keeps its place + 2 its code stays spent
 -- Returns ["unarmed"] or ["ok", epoch, how many entries were there]
@@ -27,8 +28,8 @@ for _, item in ipairs(cmsgpack.unpack(ARGV[1])) do
   for line in string.gmatch(entries or '', '[^\n]+') do
     local found, units, rest = string.match(line, '^.-\t(.-)\t(%d+)(\t.*)$')
     if found ~= '' and string.sub(line, 1, #id + 1) == id .. '\t' then
-      allocation, quantity, code = found, units, string.match(rest, '\t(%d+)$')
-      line = flags % 2 == 1 and id .. '\t\t' .. units .. rest or nil
+      allocation, quantity, code = found, string.sub(rest, -1) == '@' and 0 or units, string.match(rest, '\t(%d+)$')
+      line = flags % 2 == 1 and id .. '\t\t' .. units .. string.gsub(rest, '@$', '') or nil
     end
     kept[#kept + 1] = line
   end

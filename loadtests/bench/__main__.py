@@ -5,7 +5,6 @@ Exit code 0: everything was measured, whatever the figures; 1: something could n
 """
 
 import argparse
-import asyncio
 import os
 import sys
 import tempfile
@@ -14,14 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from loadtests.bench import codes, deliveries, machine, memory, minting, points, presses, rebuild, waiting
-from loadtests.bench.house import House, Plan, opened
-from loadtests.bench.table import Failed, Row, document, table_text
-from loadtests.bench.wrk import find_wrk
+from loadtests.bench.house import Plan
+from loadtests.bench.run import NAMES, bench, check_needs
+from loadtests.bench.table import Row, document, table_text
 from loadtests.errors import SetupError
-
-NAMES = (*presses.NAMES, "verify", *minting.NAMES, "deliveries", "waiting", "import", *rebuild.NAMES, "scattered")
-NEED_WRK = {*presses.NAMES, "waiting"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,59 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _presses(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
-    """The rows about requests a second beside the empty handler."""
-    chosen = [name for name in presses.NAMES if name in names]
-    try:
-        return await presses.measure(plan, house, chosen) if chosen else []
-    except (Failed, SetupError) as failed:
-        return [Row("requests a second", "", failed=str(failed))]
-
-
-async def _stores(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
-    """The rows for which the stores are filled, the emptiest first; the gate is emptied before the last of them."""
-    rows = await asyncio.to_thread(codes.measure, plan.rounds) if "verify" in names else []
-    if chosen := [name for name in minting.NAMES if name in names]:
-        rows += await minting.measure(plan, house, chosen)
-    if "deliveries" in names:
-        rows += await deliveries.measure(plan, house)
-    if "import" in names:
-        rows += await points.measure(plan, house)
-    if chosen := [name for name in rebuild.NAMES if name in names]:
-        rows += await rebuild.measure(plan, house, chosen)
-    if "scattered" in names:
-        rows += await memory.measure(plan, house)
-    return rows
-
-
-async def bench(plan: Plan, names: Sequence[str]) -> tuple[dict[str, str], list[Row]]:
-    """Measure what is asked for: the machine, and all rows. What fails leaves a row that says so.
-
-    Requests a second are measured on services of their own: the other figures fill the stores. A quick look, whose
-    figures say nothing, takes one service for both.
-    """
-    about: dict[str, str] = {}
-    first: list[Row] = []
-    last: list[Row] = []
-    wanted = set(names)
-    for_stores = bool(wanted - {*presses.NAMES, "waiting"})
-    if wanted & set(presses.NAMES) or (for_stores and plan.quick):
-        async with opened(plan, "presses") as house:
-            about = await machine.describe(house)
-            if plan.quick:
-                last = await _stores(plan, house, names)
-            first = await _presses(plan, house, names)
-    if "waiting" in wanted:
-        async with opened(plan, "none-waiting") as empty, opened(plan, "orders-waiting") as full:
-            about = about or await machine.describe(empty)
-            first += await waiting.measure(plan, empty, full)
-    if for_stores and not plan.quick:
-        async with opened(plan, "stores") as house:
-            about = about or await machine.describe(house)
-            last = await _stores(plan, house, names)
-    return about, first + last
-
-
 def report(about: dict[str, str], rows: list[Row], plan: Plan) -> str:
     """All that is printed."""
     lines = list(about.values())
@@ -101,8 +43,10 @@ def report(about: dict[str, str], rows: list[Row], plan: Plan) -> str:
     text = "\n".join(lines) + "\n\n" + table_text(rows)
     if any(row.ratios for row in rows):
         text += "\nof empty: median of the ratios to the empty handler of the same round.\n"
+    if any(row.others for row in rows):
+        text += "of plain, of shipped: the same to batches of one, and to the product as it is shipped.\n"
     if any(row.p50_ms for row in rows):
-        text += "p50, p99: milliseconds.\n"
+        text += "p50 to max: milliseconds.\n"
     if any(row.cpu_us for row in rows):
         text += "web, worker, valkey, postgres: processor microseconds a request, all their processes counted.\n"
     if plan.quick:
@@ -125,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds, seconds = (1, 1) if args.quick else (args.rounds, args.seconds)
         plan = Plan(rounds, seconds, args.quick, Path(folder), dict(os.environ), progress)
         try:
-            if NEED_WRK & set(args.only):
-                find_wrk()
+            check_needs(args.only)
             about, rows = uvloop.run(bench(plan, args.only))
             if plan.quick:
                 for row in rows:

@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestServer
 
 from flashsale import embedded
 from loadtests.api import Api
-from loadtests.bench import codes, confirms, customers, forged, minting, points, presses
+from loadtests.bench import codes, confirms, contest, customers, forged, minting, points
 from loadtests.bench.contest import Contestant, Members
 from loadtests.bench.house import FCODE_KEYS, House
 from loadtests.bench.processes import cpu_s, program
@@ -131,13 +131,13 @@ async def test_one_wrong_answer_voids_the_run(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     async with program(command, environ=os.environ, log=tmp_path / "log", url=f"{url}/healthz"):
         with pytest.raises(Failed, match=r"^1 of \d+ answers .*503 .*unavailable"):
-            await load(url, requests, presses.REFUSED, 1)
-        measured = await load(url, requests, presses.REFUSED, 1)
+            await load(url, requests, contest.REFUSED, 1)
+        measured = await load(url, requests, contest.REFUSED, 1)
         with pytest.raises(Failed, match=r"^(\d+) of \1 answers .*409 .*sold_out"):
             await load(url, requests, Expected(409, "paused"), 1)
         few = write_presses(tmp_path / "few.bin", MINTER, "d", 1_000_000_000, 100)
         with pytest.raises(Failed, match="too short"):
-            await load(url, few, presses.REFUSED, 1)
+            await load(url, few, contest.REFUSED, 1)
     assert measured.requests > 0
     assert measured.rate == measured.requests / measured.seconds
     assert str(SCRIPT) in measured.command

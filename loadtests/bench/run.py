@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from loadtests.bench import (
     codes,
     deliveries,
+    growth,
     machine,
     memory,
     minting,
@@ -22,9 +23,11 @@ from loadtests.errors import SetupError
 
 CROWDS: dict[str, Callable[[Plan, House], Awaitable[list[Row]]]] = {overload.NAME: overload.measure}
 """What is measured after the presses, on the service that they filled."""
-NAMES = (
-    *presses.NAMES, *CROWDS, "verify", *minting.NAMES, "deliveries", "waiting", "import", *rebuild.NAMES, "scattered",
+ON_PRESSES = (*presses.NAMES, *CROWDS)
+ON_STORES = (
+    *growth.NAMES, "verify", *minting.NAMES, "deliveries", "import", *rebuild.NAMES, "scattered",
 )  # fmt: skip
+NAMES = (*ON_PRESSES, "waiting", *ON_STORES)
 NEED_WRK = {*presses.NAMES, overload.NAME, "waiting"}
 
 
@@ -45,7 +48,10 @@ async def _presses(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
 
 async def _stores(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
     """The rows for which the stores are filled, the emptiest first; the gate is emptied before the last of them."""
-    rows = await asyncio.to_thread(codes.measure, plan.rounds) if "verify" in names else []
+    rows = []
+    if chosen := [name for name in growth.NAMES if name in names]:
+        rows += await growth.measure(plan, house, chosen)
+    rows += await asyncio.to_thread(codes.measure, plan.rounds) if "verify" in names else []
     if chosen := [name for name in minting.NAMES if name in names]:
         rows += await minting.measure(plan, house, chosen)
     if "deliveries" in names:
@@ -69,7 +75,7 @@ async def bench(plan: Plan, names: Sequence[str]) -> tuple[dict[str, str], list[
     first: list[Row] = []
     last: list[Row] = []
     wanted = set(names)
-    for_presses, for_stores = wanted & {*presses.NAMES, *CROWDS}, bool(wanted - {*presses.NAMES, *CROWDS, "waiting"})
+    for_presses, for_stores = wanted & set(ON_PRESSES), wanted & set(ON_STORES)
     if for_presses or (for_stores and plan.quick):
         async with opened(plan, "presses") as house:
             about = await machine.describe(house)

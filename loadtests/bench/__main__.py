@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from loadtests.bench.house import Plan
+from loadtests.bench.processes import raise_files_limit
 from loadtests.bench.run import NAMES, bench, check_needs
 from loadtests.bench.table import Row, document, table_text
 from loadtests.errors import SetupError
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = Plan(rounds, seconds, args.quick, Path(folder), dict(os.environ), progress)
         try:
             check_needs(args.only)
+            raise_files_limit()
             about, rows = uvloop.run(bench(plan, args.only))
             if plan.quick:
                 for row in rows:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ STOP_TIMEOUT_S = 30.0
 POLL_S = 0.02
 SAMPLE_S = 0.05
 LOG_CHARS = 1_000
+FILES_MAX = 8_192
 
 
 @contextlib.asynccontextmanager
@@ -115,6 +117,14 @@ def rss_bytes(pid: int) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += process.memory_info().rss
     return total
+
+
+def raise_files_limit() -> None:
+    """Let this process, and those that it starts, hold as many connections as the system allows it, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Memory:

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from loadtests.bench import (
     codes,
+    connections,
     deliveries,
     growth,
+    hotrow,
     machine,
     memory,
     minting,
@@ -21,7 +23,12 @@ from loadtests.bench.table import Failed, Row
 from loadtests.bench.wrk import find_wrk
 from loadtests.errors import SetupError
 
-CROWDS: dict[str, Callable[[Plan, House], Awaitable[list[Row]]]] = {overload.NAME: overload.measure}
+CROWDS: dict[str, Callable[[Plan, House], Awaitable[list[Row]]]] = {
+    overload.NAME: overload.measure,
+    hotrow.NAME: hotrow.measure,
+    "wire": connections.measure_wire,
+    "connections": connections.measure_connections,
+}
 """What is measured after the presses, on the service that they filled."""
 ON_PRESSES = (*presses.NAMES, *CROWDS)
 ON_STORES = (

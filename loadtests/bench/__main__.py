@@ -5,14 +5,18 @@ Exit code 0: everything was measured, whatever the figures; 1: something could n
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
+from loadtests.bench.figures import FIGURES, ROOT, entry, keep, version
 from loadtests.bench.house import Plan
 from loadtests.bench.processes import raise_files_limit
 from loadtests.bench.run import NAMES, bench, check_needs
@@ -28,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there, too")
+    parser.add_argument("--keep", action="store_true", help=f"append the table to {FIGURES.relative_to(ROOT)}")
     parser.add_argument(
         "--quick", action="store_true", help="one short round over small data: does it run? The figures say nothing"
     )
@@ -61,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.rounds < 1 or args.seconds < 1:
         _parser().error("--rounds and --seconds are 1 or more")
+    if args.keep and args.quick:
+        _parser().error("--keep keeps figures, and those of --quick say nothing")
+    began_at = time.monotonic()
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -79,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SetupError as error:
             print(error, file=sys.stderr)
             return 2
-    sys.stdout.write("\n" + report(about, rows, plan))
+    minutes = math.ceil((time.monotonic() - began_at) / 60)
+    sys.stdout.write(f"\n{report(about, rows, plan)}\nAll of it took {minutes} min.\n")
+    if args.keep:
+        names = () if args.only is NAMES else args.only
+        how = f"{rounds} rounds of {seconds} s, {minutes} min in all"
+        keep(FIGURES, entry(what=version(), at=datetime.now(UTC), how=how, names=names, about=about, rows=rows))
     if args.json:
         args.json.write_text(document(rows, about, {"rounds": rounds, "seconds": seconds, "quick": args.quick}))
     return 1 if any(row.failed for row in rows) else 0

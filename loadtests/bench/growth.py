@@ -47,7 +47,7 @@ async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
         ("units", "units, all of them sold", UNITS, _whole_sales),
     ):
         if name in names:
-            series = Series(f"growth-{name}", what, sizes[: QUICK if plan.quick else None], steps)
+            series = Series(f"gate-{name}", what, sizes[: QUICK if plan.quick else None], steps)
             rows += await series.measure(plan, house.at.redis_url or "")
     return rows
 

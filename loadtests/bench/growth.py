@@ -62,7 +62,7 @@ class Series:
         self._name = name
         self._rows = {size: Row(f"gate, a decision: {size:,} {what}", "µs", key=f"{name}-{size}") for size in sizes}
         self._calls_s: dict[int, list[float]] = {size: [] for size in sizes}
-        self._holder = Row("  a holder of a unit in the gate of the largest", "bytes each", key="holder")
+        self._holder = Row("  a holder of a unit, in the gate of the last", "bytes each", key="holder")
 
     async def measure(self, plan: Plan, redis_url: str) -> list[Row]:
         """Fill the rows, the last of them with what a holder needs, if there are any."""

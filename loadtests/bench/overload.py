@@ -39,11 +39,11 @@ class Level:
     rows: dict[str, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        name = f"overload, {self.times} members a unit"
+        crowd = f"{self.times} members a unit"
         self.rows = {
-            "verdicts": Row(f"{name}: verdicts", "verdicts/s", key=f"overload-{self.times}"),
-            "p99": Row("  the slowest hundredth of them took", "ms", target=Target("at most", P99_MAX_MS)),
-            "wins": Row("  durable wins until all was sold", "wins/s"),
+            "verdicts": Row(f"overload, {crowd}: verdicts", "verdicts/s", key=f"overload-{self.times}"),
+            "p99": Row(f"  p99 of a verdict, {crowd}", "ms", target=Target("at most", P99_MAX_MS)),
+            "wins": Row(f"  durable wins until all was sold, {crowd}", "wins/s"),
         }
 
 

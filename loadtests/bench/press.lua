@@ -62,22 +62,12 @@ function setup(thread)
 end
 
 function done(summary, latency)
-  local function tell(name, value) io.write('= ', name, ' ', tostring(value), '\n') end
   local thread, errors = threads[1], summary.errors
-  local ended = thread:get('ended_us')
-  tell('requests', summary.requests)
-  tell('duration_us', ended > 0 and ended or summary.duration)
-  tell('first_us', thread:get('first_us'))
-  tell('p50_us', latency:percentile(50))
-  tell('p99_us', latency:percentile(99))
-  tell('p999_us', latency:percentile(99.9))
-  tell('max_us', latency.max)
-  tell('answers_wanted', thread:get('answers_wanted'))
-  tell('answers', thread:get('expected') + thread:get('second') + thread:get('unexpected'))
-  tell('broken', errors.connect + errors.read + errors.write + errors.timeout)
-  tell('expected', thread:get('expected'))
-  tell('second', thread:get('second'))
-  tell('unexpected', thread:get('unexpected'))
-  tell('first_unexpected', thread:get('first_unexpected'))
-  tell('exhausted', thread:get('exhausted'))
+  local ended_us = thread:get('ended_us')
+  local told = {requests = summary.requests, duration_us = ended_us > 0 and ended_us or summary.duration}
+  told.broken, told.max_us = errors.connect + errors.read + errors.write + errors.timeout, latency.max
+  for name, percent in pairs({p50 = 50, p99 = 99, p999 = 99.9}) do told[name .. '_us'] = latency:percentile(percent) end
+  local counted = {'expected', 'second', 'unexpected', 'first_unexpected', 'exhausted', 'first_us', 'answers_wanted'}
+  for _, name in ipairs(counted) do told[name] = thread:get(name) end
+  for name, value in pairs(told) do io.write('= ', name, ' ', tostring(value), '\n') end
 end

@@ -46,6 +46,9 @@ def report(about: dict[str, str], rows: list[Row], plan: Plan) -> str:
         lines.append("Load, for one run (the others differ in length, port, file and expected answer):")
         lines.append(f"  {commands[0]}")
         lines.append("Each request: another member, a token of its own that no server has seen, no Idempotency-Key.")
+        lines.append(
+            "Not over HTTP: a decision of the gate, in calls of 256, and what one allocation's row lets through."
+        )
     text = "\n".join(lines) + "\n\n" + table_text(rows)
     if any(row.ratios for row in rows):
         text += "\nof empty: median of the ratios to the empty handler of the same round.\n"

@@ -27,16 +27,18 @@ QUICK = 3
 PASS_WINS = 2 * CALL
 STEP = 20 * CALL
 """Decisions of one step; then it is another size's turn."""
+BESIDE = STEP // 4
+"""Of the smallest, beside each step of another."""
 STEPS = 10
 """Of each size in a round, at least; a sale goes on to its end."""
 STEPS_QUICK = 1
 MEMBERS_OF_100 = 256
 """Members that press for a hundred units: one call, in the smallest sale."""
-ROUNDS_MAX = 3
+ROUNDS_MAX = 2
 """A sale of a million units lasts so long that more rounds tell nothing."""
 FIRST_MEMBER = 1_000_000_000
-Steps = Callable[[AtGate, int], AsyncIterator[Spent]]
-"""At a gate, for a size: what each of its steps cost; it may go on for ever."""
+Steps = Callable[[AtGate, int, int], AsyncIterator[Spent]]
+"""At a gate, for a size: what each of its steps of so many decisions, or some more, cost; without end."""
 
 
 async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
@@ -85,10 +87,10 @@ class Series:
 
     async def _round(self, gates: Mapping[int, AtGate], steps: int) -> None:
         smallest, *larger = self._sizes
-        reference, whole = self._steps(gates[smallest], smallest), Spent()
+        reference, whole = self._steps(gates[smallest], smallest, BESIDE), Spent()
         spent = {size: Spent() for size in larger}
         beside = {size: Spent() for size in larger}
-        going = {size: self._steps(gates[size], size) for size in larger}
+        going = {size: self._steps(gates[size], size, STEP) for size in larger}
         while going:
             for size, each in [*going.items()]:
                 least = await anext(reference)
@@ -110,29 +112,29 @@ class Series:
                 row.note = f"a call of {CALL} takes {median(calls_s) * 1e3:.2f} ms"
 
 
-async def _among_eligible(gate: AtGate, eligible: int) -> AsyncIterator[Spent]:
+async def _among_eligible(gate: AtGate, eligible: int, decisions: int) -> AsyncIterator[Spent]:
     """Passes in which as many win as are not eligible, spread over the whole set; nobody holds anything in between."""
     chosen = [2 * (1 + nth * eligible // PASS_WINS) for nth in range(PASS_WINS)]
     members = [each for member in chosen for each in (member, member - 1)]
     await gate.arm(len(chosen), among=eligible)
     while True:
         step = Spent(finished=True)
-        while step.decisions < STEP:
+        while step.decisions < decisions:
             await gate.release(await gate.press(step, members, won=len(chosen), otherwise=NOT_ELIGIBLE))
         yield step
 
 
-async def _whole_sales(gate: AtGate, units: int) -> AsyncIterator[Spent]:
+async def _whole_sales(gate: AtGate, units: int, decisions: int) -> AsyncIterator[Spent]:
     """Sales in which every unit is sold, one after the other, each from an empty gate."""
     contenders = range(FIRST_MEMBER, FIRST_MEMBER + units * MEMBERS_OF_100 // 100)
     pressed = len(contenders)
     while True:
         step = Spent()
-        while step.decisions < STEP:
+        while step.decisions < decisions:
             if pressed == len(contenders):
                 await gate.arm(units)
                 pressed = 0
-            members = contenders[pressed : pressed + STEP - step.decisions]
+            members = contenders[pressed : pressed + decisions - step.decisions]
             won = max(0, min(units - pressed, len(members)))
             await gate.press(step, members, won=won, otherwise=SOLD_OUT)
             pressed += len(members)

@@ -64,7 +64,7 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print
 
 @needs_wrk
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     """`--quick` measures everything once: each row has figures, requests a second also ratio, latency and CPU."""
     done = subprocess.run(

@@ -28,6 +28,8 @@ P99_MAX_MS = 250
 FLAT = 0.9
 """A hundred members a unit may cost a tenth of the goodput that ten have."""
 WARM_UP_UNITS = 200
+UNITS_MIN = 1_000
+"""Fewer are sold before the connections are warm, and their rate says little."""
 QUICK_UNITS = 40
 
 
@@ -79,7 +81,7 @@ async def _units(plan: Plan, house: House, members: Members) -> int:
         return QUICK_UNITS
     warm_up = Level(LEVELS[0])
     await _sell(plan, house, members, warm_up, units=WARM_UP_UNITS, drop="overload-warm-up")
-    return max(WARM_UP_UNITS, round(warm_up.rows["verdicts"].samples[0] * plan.seconds / LEVELS[1]))
+    return max(UNITS_MIN, round(warm_up.rows["verdicts"].samples[0] * plan.seconds / LEVELS[1]))
 
 
 async def _sell(plan: Plan, house: House, members: Members, level: Level, *, units: int, drop: str) -> None:

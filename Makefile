@@ -28,8 +28,8 @@ test: lint ## check style, types and arrows, then run all tests
 faults: setup ## run the whole service under faults for half an hour; FAULTS="--seed 2" chooses another run
 	@$(BIN)/python -m tests.faults $(FAULTS)
 
-bench: setup ## measure, beside an empty handler, in one run
-	@$(BIN)/python -m loadtests.bench
+bench: setup ## measure, beside an empty handler, for about 20 minutes; ARGS="--only wins" chooses
+	@$(BIN)/python -m loadtests.bench $(ARGS)
 
 lint: setup ## check style, types, the arrows between modules, and Lua
 	@$(BIN)/ruff check --quiet

@@ -14,12 +14,16 @@ from loadtests.bench.tokenfile import Requests, write_presses
 from loadtests.bench.wrk import Expected, Load
 
 FIRST_MEMBER = 1_000_000_000
+LAST_UNIT_MEMBER = 1
+ENDLESS_UNITS = 2**31 - 1
 RATE_MAX = 40_000.0
 """Requests a second that one process is not expected to reach: sizes the first file."""
 RESERVE = 4
 """So many times the requests of the fastest run so far are written for the next: others use the machine, too."""
 
 WON = Expected(201, '"held"')
+REFUSED = Expected(409, "sold_out")
+SOLD_OUT, ENDLESS = "sold-out", "endless"
 
 
 @dataclass
@@ -76,6 +80,42 @@ def presses(house: House, drop: str, members: Members) -> Callable[[int], Awaita
     return prepare
 
 
+class Sale:
+    """One product's two drops, and who is measured on them, each press by a new member.
+
+    In the end every 201 that was counted must be in the ledger, and gate and ledger agree.
+    """
+
+    def __init__(self, house: House, members: Members, *, sold_out: str = SOLD_OUT, endless: str = ENDLESS) -> None:
+        self._house = house
+        self._members = members
+        self._sold_out = sold_out
+        self._endless = endless
+        self._winners: list[Contestant] = []
+
+    async def open(self) -> None:
+        """Make the drops, and sell the last unit of one. `Failed` when that cannot be done."""
+        await self._house.create_drop(self._sold_out, 1)
+        await self._house.create_drop(self._endless, ENDLESS_UNITS)
+        status, body = await self._house.press(self._sold_out, LAST_UNIT_MEMBER)
+        if status != 201:
+            raise Failed(f"the last unit could not be sold: {status} {body}")
+
+    def refusals(self, row: Row, url: str, pids: Mapping[str, int]) -> Contestant:
+        """Each of its requests is told that all is sold."""
+        return Contestant(row, url, pids, REFUSED, presses(self._house, self._sold_out, self._members))
+
+    def wins(self, row: Row, url: str, pids: Mapping[str, int]) -> Contestant:
+        """Each of its requests gets a unit."""
+        each = Contestant(row, url, pids, WON, presses(self._house, self._endless, self._members), check=self.settled)
+        self._winners.append(each)
+        return each
+
+    async def settled(self) -> None:
+        """All that was answered with 201 is in the ledger; else `Failed`."""
+        await self._house.settled(self._endless, sum(each.answered for each in self._winners))
+
+
 async def run(plan: Plan, each: Contestant, duration_s: int) -> Run | None:
     """Press on one contestant; None when its row says that it failed, now or before."""
     if each.row.failed:
@@ -102,8 +142,15 @@ async def run(plan: Plan, each: Contestant, duration_s: int) -> Run | None:
 def note(row: Row, found: Run) -> None:
     """Write a run down in its row, with all that belongs to requests a second."""
     row.samples.append(found.load.rate)
-    row.p50_ms.append(found.load.p50_ms)
-    row.p99_ms.append(found.load.p99_ms)
+    latencies(row, found.load)
     row.command = found.load.command
     for name, spent_us in found.cpu_us.items():
         row.cpu_us.setdefault(name, []).append(spent_us)
+
+
+def latencies(row: Row, load: Load) -> None:
+    """Write down how long the answers of a run took."""
+    row.p50_ms.append(load.p50_ms)
+    row.p99_ms.append(load.p99_ms)
+    row.p999_ms.append(load.p999_ms)
+    row.max_ms.append(load.max_ms)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ CALL_TIMEOUT_S = 900.0
 HOLD_S = 24 * 3600  # no hold may end while something is measured
 OPEN_FOR_S = 24 * 3600
 FCODE_KEYS = "FLASHSALE_FCODE_KEYS"
+SERVE = ("flashsale", "serve")
 ONE_CALL_EACH = {"FLASHSALE_GATE_BATCH_MAX": "1", "FLASHSALE_LEDGER_BATCH_MAX": "1"}
 SETTLE_S = 30.0  # I16: what is disturbed settles within this
 POLL_S = 0.05
@@ -186,12 +187,14 @@ async def opened(plan: Plan, name: str) -> AsyncIterator[House]:
 
 
 @contextlib.asynccontextmanager
-async def beside(house: House, name: str, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, int]]:
+async def beside(
+    house: House, name: str, settings: Mapping[str, str], module: Sequence[str] = SERVE
+) -> AsyncIterator[tuple[str, int]]:
     """A second web process on the same stores, with settings of its own; gives its URL and process id."""
     port = service.free_port()
     url = f"http://127.0.0.1:{port}"
-    environ = {**_same_stores(house), **settings, "FLASHSALE_PORT": str(port)}
-    command = [sys.executable, "-m", "flashsale", "serve"]
+    environ = {**same_stores(house), **settings, "FLASHSALE_PORT": str(port)}
+    command = [sys.executable, "-m", *module]
     async with program(command, environ=environ, log=house.folder / f"{name}.log", url=f"{url}/readyz") as pid:
         yield url, pid
 
@@ -200,7 +203,7 @@ async def beside(house: House, name: str, settings: Mapping[str, str]) -> AsyncI
 async def worker(house: House, fulfilment_url: str, secret: str) -> AsyncIterator[tuple[int, Path]]:
     """A second worker on the same stores that delivers orders (the first has no endpoint); its process id and log."""
     environ = {
-        **_same_stores(house),
+        **same_stores(house),
         "FLASHSALE_FULFILMENT_URL": fulfilment_url,
         "FLASHSALE_FULFILMENT_SECRET": secret,
         "FLASHSALE_FULFILMENT_ALLOW_PRIVATE": "1",
@@ -210,7 +213,8 @@ async def worker(house: House, fulfilment_url: str, secret: str) -> AsyncIterato
         yield pid, log
 
 
-def _same_stores(house: House) -> dict[str, str]:
+def same_stores(house: House) -> dict[str, str]:
+    """The environment of a process beside this product's own."""
     return {
         **house.environ,
         "FLASHSALE_REDIS_URL": house.at.redis_url or "",

@@ -1,4 +1,4 @@
-"""Requests a second beside an empty handler: refusals, wins and confirms, the first two uncombined, forged F-codes.
+"""Requests a second beside an empty handler: refusals, wins and confirms; with one thing less; forged F-codes.
 
 Each request is by another member, with a token that no server has seen. In each round everything runs once, in an order
 that moves on from round to round; a ratio compares two runs of one round.
@@ -8,22 +8,31 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from statistics import median
 
-from loadtests.bench import confirms, forged
-from loadtests.bench.contest import FIRST_MEMBER, RESERVE, WON, Contestant, Members, Run, note, presses, run
-from loadtests.bench.house import ONE_CALL_EACH, House, Plan, beside, empty_handler
+from loadtests.bench import ablation, confirms, forged
+from loadtests.bench.contest import (
+    FIRST_MEMBER,
+    RESERVE,
+    SOLD_OUT,
+    Contestant,
+    Members,
+    Run,
+    Sale,
+    note,
+    presses,
+    run,
+)
+from loadtests.bench.house import House, Plan, empty_handler
 from loadtests.bench.table import Failed, Row, Target
 from loadtests.bench.wrk import Expected
 from loadtests.errors import SetupError
 from loadtests.stores import Unreadable
 
-LAST_UNIT_MEMBER = 1
-ENDLESS_UNITS = 2**31 - 1
 WARM_UP_S = 1
-
-REFUSED = Expected(409, "sold_out")
-NAMES = ("refusals", "wins", "confirms", "plain", "forged")
+WINS_MIN = 10_000
+"""Durable wins a second that one service shall reach."""
+NAMES = ("refusals", "wins", "confirms", *ablation.NAMES, "forged")
 Contestants = dict[str, Contestant]
-"""Those of NAMES that are asked for, `plain` and `forged` as two of them each, after `empty`."""
+"""Those of NAMES that are asked for, some of them as two, after `empty`; with `ablation`, what it is compared with."""
 
 
 async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
@@ -39,7 +48,16 @@ async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
             order = [*order[1:], order[0]]
         for each in found.values():
             await _check(each)
-    return [each.row for each in found.values()]
+    rows = [each.row for each in found.values()]
+    if "wins" in found:
+        rows.insert(rows.index(found["wins"].row) + 1, _absolute(found["wins"].row))
+    return rows
+
+
+def _absolute(wins: Row) -> Row:
+    """The same wins once more, held against a number instead of a handler."""
+    target = Target("at least", WINS_MIN, absolute=True)
+    return Row("  the same, whatever an empty handler does", "wins/s", list(wins.samples), target, failed=wins.failed)
 
 
 async def _all_once(plan: Plan, found: Contestants, order: Sequence[str], duration_s: int) -> dict[str, Run]:
@@ -56,42 +74,27 @@ async def _all_once(plan: Plan, found: Contestants, order: Sequence[str], durati
 @contextlib.asynccontextmanager
 async def contestants(plan: Plan, house: House, names: Sequence[str]) -> AsyncIterator[Contestants]:
     """All that run against each other, until the block ends."""
+    less = [name for name in ablation.NAMES if name in names]
     async with contextlib.AsyncExitStack() as stack:
         empty_url, empty_pid = await stack.enter_async_context(empty_handler(house))
-        await house.create_drop("sold-out", 1)
-        await house.create_drop("endless", ENDLESS_UNITS)
-        status, body = await house.press("sold-out", LAST_UNIT_MEMBER)
-        if status != 201:
-            raise Failed(f"the last unit could not be sold: {status} {body}")
         members = Members(FIRST_MEMBER)
-        refused, won = presses(house, "sold-out", members), presses(house, "endless", members)
-        winners: list[Contestant] = []
-
-        async def all_in_ledger() -> None:
-            """Every 201 that was counted is in the ledger, and gate and ledger agree."""
-            await house.settled("endless", sum(each.answered for each in winners))
-
-        row = Row("empty aiohttp POST handler", "req/s")
-        found = {"empty": Contestant(row, empty_url, {"web": empty_pid}, Expected(200, ""), refused)}
+        sale = Sale(house, members)
+        await sale.open()
+        row = Row("empty aiohttp POST handler", "req/s", key="empty")
+        anybody = presses(house, SOLD_OUT, members)
+        found = {"empty": Contestant(row, empty_url, {"web": empty_pid}, Expected(200, ""), anybody)}
         url, pids = house.at.url, house.serving_pids
-        if "refusals" in names:
-            row = Row("refusals (sold out)", "req/s", target=Target("at least", 0.8))
-            found["refusals"] = Contestant(row, url, pids, REFUSED, refused)
-        if "wins" in names:
-            row = Row("durable wins (fsync before the 201)", "req/s", target=Target("at least", 0.35))
-            found["wins"] = Contestant(row, url, pids, WON, won, check=all_in_ledger)
+        if "refusals" in names or less:
+            row = Row("refusals (sold out)", "req/s", target=Target("at least", 1.0), key="refusals")
+            found["refusals"] = sale.refusals(row, url, pids)
+        if "wins" in names or less:
+            row = Row("durable wins (fsync before the 201)", "req/s", target=Target("at least", 0.5), key="wins")
+            found["wins"] = sale.wins(row, url, pids)
         if "confirms" in names:
             found["confirms"] = await confirms.contestant(house, members)
-        if "plain" in names:
-            url, web_pid = await stack.enter_async_context(beside(house, "one-call-each", ONE_CALL_EACH))
-            pids = {**pids, "web": web_pid}
-            row = Row("refusals, one call a request", "req/s")
-            found["plain refusals"] = Contestant(row, url, pids, REFUSED, refused)
-            row = Row("durable wins, one call a request", "req/s")
-            found["plain wins"] = Contestant(row, url, pids, WON, won, check=all_in_ledger)
+        found |= await stack.enter_async_context(ablation.contestants(house, sale, members, less))
         if "forged" in names:
             found |= await stack.enter_async_context(forged.contestants(plan, house, members))
-        winners += [each for each in found.values() if each.check is all_in_ledger]
         yield found
 
 
@@ -105,10 +108,21 @@ def _note_round(found: Contestants, runs: Mapping[str, Run]) -> None:
             continue
         note(each.row, done)
         each.row.ratios.append(done.load.rate / base.load.rate)
+        for other, against in _compared_with(name).items():
+            if against in runs:
+                each.row.others.setdefault(other, []).append(done.load.rate / runs[against].load.rate)
     confirmed, won = found.get("confirms"), found.get("wins")
     if confirmed and won and not (confirmed.row.failed or won.row.failed):
         pairs = zip(confirmed.row.samples, won.row.samples, strict=True)
         confirmed.row.note = f"{median(mine / theirs for mine, theirs in pairs):.2f} of durable wins"
+
+
+def _compared_with(name: str) -> dict[str, str]:
+    """What a contestant is held against beside the empty handler: the product, or the product in batches of one."""
+    if name in {"refusals", "wins"}:
+        return {"plain": f"plain {name}"}
+    less, _, what = name.partition(" ")
+    return {"shipped": what} if less in ablation.NAMES else {}
 
 
 async def _check(each: Contestant) -> None:

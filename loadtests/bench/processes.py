@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -10,21 +12,36 @@ import psutil
 
 from loadtests.errors import SetupError
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.02
 SAMPLE_S = 0.05
 LOG_CHARS = 1_000
+FILES_MAX = 8_192
 
 
 @contextlib.asynccontextmanager
 async def program(
-    command: Sequence[str], *, environ: Mapping[str, str], log: Path, url: str | None
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    log: Path,
+    url: str | None,
+    stop: signal.Signals = signal.SIGTERM,
+    become: Callable[[], None] | None = None,
 ) -> AsyncIterator[int]:
-    """Run a program until the block ends; gives its process id once `url`, if there is one, is answered."""
+    """Run a program until the block ends; gives its process id once `url`, if there is one, is answered.
+
+    `stop` is how it is asked to end; `become` runs in its process first, to make it another account's.
+    """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environ)
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environ),
+            preexec_fn=become,
         )
     try:
         if url is not None:
@@ -32,13 +49,30 @@ async def program(
         yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.send_signal(stop)
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def finished(
+    command: Sequence[str], *, environ: Mapping[str, str], log: Path, become: Callable[[], None] | None = None
+) -> None:
+    """Run a program to its end. `SetupError` with its last words when it fails."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environ),
+            preexec_fn=become,
+        )
+    if await process.wait() != 0:
+        raise SetupError(f"{command[0]} failed: {await asyncio.to_thread(log_end, log)}")
 
 
 async def _answered(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
@@ -83,6 +117,14 @@ def rss_bytes(pid: int) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += process.memory_info().rss
     return total
+
+
+def raise_files_limit() -> None:
+    """Let this process, and those that it starts, hold as many connections as the system allows it, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Memory:

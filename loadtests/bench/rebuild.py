@@ -26,15 +26,18 @@ async def measure(plan: Plan, house: House, names: Sequence[str]) -> list[Row]:
     eligible = plan.size(10_000_000, 199_999)
     reservations = plan.size(300_000, 500)
     dense = Row(f"gate, {eligible:,} eligible members, dense ids", "MiB", target=Target("at most", 32))
+    each = Row("  one of them", "bytes each", key="eligible")
     arming = Row("  their first arming", "s")
     rebuild = Row(f"rebuild: {reservations:,} reservations, {eligible:,} eligible", "s", target=Target("at most", 2))
-    rows = [dense, arming] if "dense" in names else []
+    rows = [dense, each, arming] if "dense" in names else []
     rows += [rebuild] if "rebuild" in names else []
     try:
         plan.progress(f"importing {eligible:,} members")
         arming.samples.append(await eligible_drop(house, DROP, eligible, range(1, eligible + 1)))
         if "dense" in names:
-            dense.samples.append(await eligible_bytes(house.at.redis_url or "", DROP) / MIB)
+            size = await eligible_bytes(house.at.redis_url or "", DROP)
+            dense.samples.append(size / MIB)
+            each.samples.append(size / eligible)
         if "rebuild" in names:
             await _measure_rebuild(plan, house, rebuild, reservations)
     except (Failed, SetupError, redis.RedisError) as failed:

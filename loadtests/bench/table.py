@@ -19,12 +19,14 @@ class Failed(Exception):
 class Target:
     """What a figure is held against.
 
-    A row that is compared with the empty handler is judged by that ratio; by the figure itself when `absolute`.
+    A row that is compared with the empty handler is judged by that ratio; by the ratio to another one, `of`, when that
+    is named; by the figure itself when `absolute`.
     """
 
     kind: Kind
     value: float
     absolute: bool = False
+    of: str = ""
 
     def met(self, figure: float) -> bool:
         """Whether the figure is good enough."""
@@ -35,7 +37,8 @@ class Target:
 class Row:
     """One line: the median of `samples`, and the columns beside it.
 
-    `judged` is what the target is about.
+    `ratios` are to the empty handler, those in `others` to what `OTHERS` lists; `judged` is what the target is about.
+    `key` is for machines: it stays the same when sizes, and with them the name, change.
     """
 
     name: str
@@ -43,12 +46,16 @@ class Row:
     samples: list[float] = field(default_factory=list)
     target: Target | None = None
     ratios: list[float] = field(default_factory=list)
+    others: dict[str, list[float]] = field(default_factory=dict)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
+    p999_ms: list[float] = field(default_factory=list)
+    max_ms: list[float] = field(default_factory=list)
     cpu_us: dict[str, list[float]] = field(default_factory=dict)
     note: str = ""
     command: str = ""
     failed: str = ""
+    key: str = ""
 
     @property
     def figure(self) -> float | None:
@@ -58,6 +65,9 @@ class Row:
     @property
     def judged(self) -> float | None:
         """What the target is about."""
+        if self.target is not None and self.target.of:
+            compared = self.others.get(self.target.of, [])
+            return median(compared) if compared and not self.failed else None
         absolute = self.target is not None and self.target.absolute
         if self.ratios and not self.failed and not absolute:
             return median(self.ratios)
@@ -70,8 +80,14 @@ class Row:
 
 
 PROCESSES = ("web", "worker", "valkey", "postgres")
-HEADINGS = ("", "figure", "of empty", "(from–to)", "target", "met", "p50", "p99", *PROCESSES, "")
+OTHERS = ("plain", "shipped", "smallest")
+"""Batches of one; the product as it is shipped; the smallest size of a series."""
+HEADINGS = (
+    "", "figure", "of empty", "(from–to)", *(f"of {other}" for other in OTHERS), "target", "met",
+    "p50", "p99", "p99.9", "max", *PROCESSES, "",
+)  # fmt: skip
 LEFT = {0, len(HEADINGS) - 1}
+ALWAYS = {0, 1}
 
 
 def number(value: float) -> str:
@@ -93,27 +109,33 @@ def _cells(row: Row) -> list[str]:
         f"{number(figure)} {row.unit}",
         _median(ratios, 2),
         f"{min(ratios):.2f}–{max(ratios):.2f}" if len(ratios) > 1 else "",
+        *(_median(row.others.get(other, []), 2) for other in OTHERS),
         "" if target is None else sign + (f"{target.value:,.0f}" if target.value >= 100 else f"{target.value:g}"),
         {None: "", True: "yes", False: "NO"}[row.met],
         _median(row.p50_ms, 1),
         _median(row.p99_ms, 1),
+        _median(row.p999_ms, 1),
+        _median(row.max_ms, 1),
         *(_median(row.cpu_us.get(name, []), 1) for name in PROCESSES),
         row.note,
     ]
 
 
 def table_text(rows: list[Row]) -> str:
-    """All rows, aligned."""
-    lines = [list(HEADINGS), *map(_cells, rows)]
+    """All rows, aligned; a column in which nobody has anything is left out."""
+    cells = [_cells(row) for row in rows]
+    used = [column in ALWAYS or any(line[column] for line in cells) for column in range(len(HEADINGS))]
+    headings = [heading if use else "" for heading, use in zip(HEADINGS, used, strict=True)]
+    lines = [headings, *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     text = ""
     for line in lines:
-        cells = (
+        padded = (
             cell.ljust(width) if column in LEFT else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
             if width
         )
-        text += "  ".join(cells).rstrip() + "\n"
+        text += "  ".join(padded).rstrip() + "\n"
     return text
 
 

@@ -21,15 +21,16 @@ from aiohttp.test_utils import TestServer
 
 from flashsale import embedded
 from loadtests.api import Api
-from loadtests.bench import codes, confirms, customers, forged, minting, points, presses
+from loadtests.bench import codes, confirms, contest, customers, forged, minting, points
 from loadtests.bench.contest import Contestant, Members
 from loadtests.bench.house import FCODE_KEYS, House
 from loadtests.bench.processes import cpu_s, program
 from loadtests.bench.table import Failed, Row, Target, document, table_text
 from loadtests.bench.tokenfile import Hold, write_confirms, write_presses
-from loadtests.bench.wrk import CONNECTIONS, SCRIPT, Expected, load, read_output
+from loadtests.bench.wrk import CONNECTIONS, SCRIPT, Expected, load, load_all, read_output
 from loadtests.service import Service, free_port
 from loadtests.tokens import Minter
+from tests.flow import bench_rows
 
 ROOT = Path(__file__).parents[2]
 QUICK = [sys.executable, "-m", "loadtests.bench", "--quick"]
@@ -63,7 +64,7 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print
 
 @needs_wrk
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     """`--quick` measures everything once: each row has figures, requests a second also ratio, latency and CPU."""
     done = subprocess.run(
@@ -74,17 +75,17 @@ def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     assert set(found["machine"]) == {"machine", "python", "valkey", "postgres"}
     assert "fsync on, synchronous_commit on" in found["machine"]["postgres"]
     rows = {row["name"].strip(): row for row in found["rows"]}
-    assert len(rows) == len(found["rows"]) == 8 + 3 + 1 + 3 + 3 + 1 + 3 + 3 + 2
+    assert len(rows) == len(found["rows"]) == 14 + 11 + 2 + 3 + 1 + 3 + 7 + 3 + 3 + 1 + 3 + 4 + 2 + 1
     for name, row in rows.items():
         assert row["figure"] > 0 or "gains" in name, name  # a process may gain nothing at all
         assert name in done.stdout
     pressed = [row for row in found["rows"] if row["unit"] == "req/s"]
     compared = [row for row in pressed if row["ratios"]]
-    assert [len(row["ratios"]) for row in compared] == [1] * 8
+    assert [len(row["ratios"]) for row in compared] == [1] * 13
     assert compared[0]["ratios"] == [1.0]
-    assert len(pressed) == 8 + 2
+    assert len(pressed) == 13 + 2
     for row in pressed:
-        assert 0 < row["p50_ms"][0] <= row["p99_ms"][0]
+        assert 0 < row["p50_ms"][0] <= row["p99_ms"][0] <= row["p999_ms"][0] <= row["max_ms"][0]
         assert row["cpu_us"]["web"][0] > 0
         assert row["command"].startswith(shutil.which("wrk"))
     wins = rows["durable wins (fsync before the 201)"]
@@ -107,6 +108,10 @@ def test_quick_run_fills_every_row(tmp_path: Path) -> None:
     each = zip(read["samples"], bare["samples"], strict=True)
     assert share["samples"] == [pytest.approx(mine / theirs) for mine, theirs in each]
     assert compared[0]["command"] in done.stdout
+    bench_rows.check_what_is_left_out(rows)
+    bench_rows.check_crowds(rows)
+    bench_rows.check_growth(rows)
+    bench_rows.check_sizing(tmp_path / "bench.json", tmp_path / "page.md")
     assert "quick look" in done.stdout
     assert {row["met"] for row in found["rows"]} == {None}
 
@@ -131,16 +136,32 @@ async def test_one_wrong_answer_voids_the_run(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     async with program(command, environ=os.environ, log=tmp_path / "log", url=f"{url}/healthz"):
         with pytest.raises(Failed, match=r"^1 of \d+ answers .*503 .*unavailable"):
-            await load(url, requests, presses.REFUSED, 1)
-        measured = await load(url, requests, presses.REFUSED, 1)
+            await load(url, requests, contest.REFUSED, 1)
+        measured = await load(url, requests, contest.REFUSED, 1)
         with pytest.raises(Failed, match=r"^(\d+) of \1 answers .*409 .*sold_out"):
             await load(url, requests, Expected(409, "paused"), 1)
         few = write_presses(tmp_path / "few.bin", MINTER, "d", 1_000_000_000, 100)
         with pytest.raises(Failed, match="too short"):
-            await load(url, few, presses.REFUSED, 1)
+            await load(url, few, contest.REFUSED, 1)
     assert measured.requests > 0
     assert measured.rate == measured.requests / measured.seconds
     assert str(SCRIPT) in measured.command
+
+
+@needs_wrk
+async def test_every_request_of_a_file_has_its_answer_when_that_is_asked(tmp_path: Path) -> None:
+    """The run ends with the last answer, not with the time; an odd answer among them still voids it."""
+    port = free_port()
+    requests = write_presses(tmp_path / "requests.bin", MINTER, "d", 1_000_000_000, 701)
+    command = [sys.executable, "-c", MOSTLY_SOLD_OUT, str(port)]
+    url = f"http://127.0.0.1:{port}"
+    async with program(command, environ=os.environ, log=tmp_path / "log", url=f"{url}/healthz"):
+        all_of_them = await load_all(url, requests, Expected(503, "unavailable", (409, "sold_out")), connections=100)
+        with pytest.raises(Failed, match=r"^700 of 700 answers .*409 .*sold_out"):
+            await load_all(url, requests, Expected(409, "paused"), connections=100)
+    assert (all_of_them.requests, all_of_them.first, all_of_them.second) == (700, 1, 699)
+    assert 0 < all_of_them.first_s < all_of_them.seconds < 60
+    assert 0 < all_of_them.p50_ms <= all_of_them.max_ms <= all_of_them.seconds * 1_000
 
 
 @needs_wrk

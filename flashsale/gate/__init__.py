@@ -31,13 +31,13 @@ from flashsale.gate.replies import (
     pairs,
     units,
 )
+from flashsale.gate.requests import requests
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
 __all__ = ["UNARMED", "Decisions", "Fetched", "Gate", "Status", "Taken", "Unarmed", "connect"]
 
 STAGING_TTL_MS: Final = 60_000
 ARMING_LEASE_MS: Final = 3_000
-TIER_MAX: Final = 2**31 - 1
 KEEPS_PLACE: Final = 1
 STAYS_SPENT: Final = 2
 
@@ -66,39 +66,6 @@ def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
 def bound_keys(drop_id: str, stripe: int, batches: Iterable[int]) -> tuple[str, ...]:
     """The keys of the lists of whom the codes of these batches belong to."""
     return tuple(keys.bound(drop_id, stripe, batch) for batch in batches)
-
-
-def _asked(c: Claim, *, spent: bool) -> tuple[str | int, ...]:
-    asked = (c.allocation or "", c.quantity, c.payload, min(c.tier, TIER_MAX))
-    if c.code is None:
-        return asked
-    shown = (*asked, c.code, c.member >> 32, c.member & 0xFFFF_FFFF)
-    return (*shown, True) if spent else shown
-
-
-def _requests(ids: list[str], claims: Sequence[Claim], spent: Collection[int]) -> bytes:
-    """Requests by columns. In a rush nearly all ask for the same, which is then sent, and read in Lua, once.
-
-    `spent` are the places of those whose codes were seen spent.
-    """
-    what = [
-        (c.allocation, c.quantity, c.tier)
-        if c.code is None
-        else (c.allocation, c.quantity, c.tier, c.code, c.member, at in spent)
-        for at, c in enumerate(claims)
-    ]
-    distinct = dict(zip(what, claims, strict=True))
-    numbers = {each: number for number, each in enumerate(distinct)}
-    keys_of = [c.key or "" for c in claims]
-    return _pack(
-        [
-            [str(c.member) for c in claims],
-            ids,
-            keys_of if any(keys_of) else (),
-            [numbers[each] for each in what],
-            [_asked(c, spent=each[-1] is True) for each, c in distinct.items()],
-        ]
-    )
 
 
 class Gate:
@@ -165,7 +132,7 @@ class Gate:
             "decide",
             (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, batches)),
             min_epoch,
-            _requests(ids, claims, spent),
+            requests(ids, claims, spent),
             _pack([f"{g.id}|{g.member}" for g in settled]),
             _pack(batches),
             len(claims) if grants_max is None else grants_max,

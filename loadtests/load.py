@@ -9,6 +9,7 @@ out; 2: it could not be run.
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from loadtests.crowd.options import VARIABLE, Options
 from loadtests.crowd.staging import read_tokens
 from loadtests.crowd.verdict import RESULT, SUMMARY
 from loadtests.errors import SetupError
+from loadtests.http1 import Target
 from loadtests.replay import allow_files
 from loadtests.service import Service, found_or_started, free_port
 from loadtests.shapes import SHAPES
@@ -81,7 +83,6 @@ def command_of(asked: argparse.Namespace, options: Options) -> list[str]:
     out = Path(options.out)
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--host", options.url]
     command += ["--loglevel", "WARNING", "--logfile", str(out / "locust.log"), "--html", str(out / "locust.html")]
-    command += ["--json-file", str(out / "locust.json")]  # which also keeps it from printing its tables
     if options.page:
         command += ["--web-host", "127.0.0.1", "--web-port", str(asked.page_port)]
         command += ["--autostart", "--autoquit", "0"] if asked.autostart else []
@@ -113,8 +114,20 @@ def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
-async def _ended(process: asyncio.subprocess.Process) -> int:
-    """Wait for locust; a Ctrl-C is passed on, once, and waited for."""
+def _resolver(url: str) -> dict[str, str]:
+    """An address needs no looking up: without a thread for it, opening a connection costs the generator half.
+
+    Every shopper opens one. A name is looked up beside the others' work, as is gevent's default.
+    """
+    try:
+        ipaddress.ip_address(Target.parse(url).host)
+    except ValueError:
+        return {}
+    return {"GEVENT_RESOLVER": "block"}
+
+
+async def _ended(process: asyncio.subprocess.Process, *, by_ctrl_c: bool = False) -> int:
+    """Wait for locust; a Ctrl-C is passed on, once, and waited for. `by_ctrl_c`: that is how it is meant to end."""
     try:
         return await process.wait()
     except asyncio.CancelledError:
@@ -126,6 +139,8 @@ async def _ended(process: asyncio.subprocess.Process) -> int:
         except TimeoutError:
             process.kill()
             await process.wait()
+        if by_ctrl_c and process.returncode is not None:
+            return process.returncode
         raise
 
 
@@ -144,15 +159,14 @@ async def run(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 sys.stderr.write(
                     f"Locust's page: http://127.0.0.1:{asked.page_port} (Start there; Ctrl-C here ends it)\n"
                 )
-            with (out / "locust.txt").open("wb") as said:
-                process = await asyncio.create_subprocess_exec(
-                    *command_of(asked, options),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=said,
-                    env=_environ(environ) | {VARIABLE: str(folder / "options.json")},
-                    start_new_session=True,
-                )
-                code = await _ended(process)
+            process = await asyncio.create_subprocess_exec(
+                *command_of(asked, options),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                env=_environ(environ) | {VARIABLE: str(folder / "options.json")} | _resolver(options.url),
+                start_new_session=True,
+            )
+            code = await _ended(process, by_ctrl_c=asked.page)
     finally:
         shutil.rmtree(folder)
     return _told(code, out, page=asked.page)
@@ -221,6 +235,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     asked = parser().parse_args(argv)
+    # Also where a shell has started this in the background, which ignores it: there is a service to be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with asyncio.Runner() as runner:
             return runner.run(worker(asked) if asked.worker else run(asked, os.environ))

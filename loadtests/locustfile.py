@@ -8,33 +8,33 @@ schedule says. What locust's statistics show as response time counts from the mo
 Pressing Start on locust's page sets up a drop of its own; when the run ends, it is audited and the report is written.
 """
 
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import gevent
 from gevent.pool import Group
 from locust import LoadTestShape, User, events, task
-from locust.contrib.fasthttp import FastHttpUser, LocustBadStatusCode
+from locust.contrib.fasthttp import FastHttpUser
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.rpc.protocol import Message
 from locust.runners import LocalRunner, MasterRunner, Runner, WorkerRunner
 
 from loadtests.crowd.book import Book
-from loadtests.crowd.contract import Call
 from loadtests.crowd.door import Health, let_in, parcel, read_clock
 from loadtests.crowd.gathering import Gathering, opened, tell
 from loadtests.crowd.guests import Guest, Sale
+from loadtests.crowd.hands import Hands
 from loadtests.crowd.options import VARIABLE, Options
 from loadtests.crowd.roles import ROLES
 from loadtests.crowd.visit import Clock, Visit
 from loadtests.errors import SetupError
-from loadtests.http1 import Answer
 
 ANSWER_TIMEOUT_S: Final = 20.0
 """The service answers within 10 s (`FLASHSALE_ANSWER_MAX_S`), and clients wait longer."""
@@ -68,67 +68,6 @@ def hurt(environment: Environment, why: object) -> None:
     options, runner = environment.parsed_options, environment.runner
     if runner is not None:
         gevent.spawn(runner.quit if options is not None and options.headless else runner.stop)
-
-
-class Hands:
-    """What `FastHttpUser` adds to be the hands of a visit."""
-
-    def __init__(self, user: FastHttpUser) -> None:
-        self._user = user
-
-    def now(self) -> float:
-        """The time."""
-        return time.monotonic()
-
-    def wait_until(self, at: float) -> None:
-        """Wait, or yield at once when the time is past: others may be due as well."""
-        gevent.sleep(max(0.0, at - time.monotonic()))
-
-    def ask(self, call: Call, judged: Callable[[Answer | None, float, float], str | None]) -> None:
-        """Send a request over a connection of this shopper's own."""
-        headers = {"Accept-Encoding": "identity"}
-        if call.token is not None:
-            headers["Authorization"] = f"Bearer {call.token}"
-        if call.key is not None:
-            headers["Idempotency-Key"] = call.key
-        if call.body:
-            headers["Content-Type"] = "application/json"
-        sent_at = time.monotonic()
-        with self._user.client.request(
-            call.method,
-            call.path,
-            name=call.name,
-            data=call.body.decode() or None,
-            headers=headers,
-            catch_response=True,
-        ) as response:
-            at = time.monotonic()
-            failed = judged(_answer(response, at), sent_at, at)
-            # Locust has timed it from when it was sent; what counts is when it was to be sent.
-            response.request_meta["response_time"] = 1000 * (at - call.due)
-            if failed is None:
-                response.success()
-            else:
-                response.failure(failed)
-
-    def together(self, acts: Sequence[Callable[[], None]]) -> None:
-        """Each act in a greenlet; when this visit is ended, so are they."""
-        greenlets = [gevent.spawn(act) for act in acts]
-        try:
-            for greenlet in greenlets:
-                greenlet.get()
-        finally:
-            gevent.killall(greenlets)
-
-
-def _answer(response: Any, at: float) -> Answer | None:  # noqa: ANN401 -- locust's response has no type of its own
-    """The answer in our terms; None when none came, or half of one."""
-    broken = response.request_meta["exception"]
-    if not response.status_code or (broken is not None and not isinstance(broken, LocustBadStatusCode)):
-        return None
-    wait = response.headers.get("retry-after")
-    retry_after_s = float(wait) if wait and wait.isdigit() else None
-    return Answer(response.status_code, response.content, retry_after_s, keep_alive=True, at=at)
 
 
 class Guesting(FastHttpUser):
@@ -282,6 +221,7 @@ def _begin(envelope: dict[str, Any]) -> None:
 
 
 def _init(*, runner: Runner, **_: object) -> None:
+    logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)  # its tables; there is one of ours
     if isinstance(runner, WorkerRunner):
         runner.register_message("sale", lambda msg, **_: _begin(msg.data))
         runner.register_message("leave", lambda **_: _leave(runner), concurrent=True)
@@ -305,6 +245,8 @@ def _test_start(*, environment: Environment, **_: object) -> None:
     if runner is None or isinstance(runner, WorkerRunner):
         return
     try:
+        if VARIABLE not in os.environ:
+            raise SetupError(f"{VARIABLE} is not set: start this by python -m loadtests.load, which says what to do.")
         options = Options.read(Path(os.environ[VARIABLE]))
         Here.runs += 1
         Here.run = Path(options.folder) / f"run-{Here.runs}"
@@ -312,7 +254,7 @@ def _test_start(*, environment: Environment, **_: object) -> None:
         _helper("staging", os.environ[VARIABLE], str(Here.run))
         clients = list(runner.clients) if isinstance(runner, MasterRunner) else [""]
         Here.gathering = Gathering(Here.run, len(clients))
-    except (SetupError, KeyError, OSError) as error:
+    except (SetupError, OSError) as error:
         Here.gathering = None
         hurt(environment, error)
         return

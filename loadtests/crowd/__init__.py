@@ -6,5 +6,5 @@
 `guests` are the arrivals with what each carries: all of a sale, drawn before it begins. A `visit` is what one of them
 does, by its role (`roles`), held against the `contract`; `book` keeps what was asked and heard, `tally` counts it.
 `staging` and `verdict` are programs of their own, because locust's processes have their sockets patched by gevent.
-Nothing here but `loadtests.locustfile` itself imports locust.
+Of these modules only `hands` imports locust.
 """

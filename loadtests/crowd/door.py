@@ -3,6 +3,7 @@
 How a guest's visit is started, and how time passes, is the caller's to know.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,7 +59,7 @@ def arrives_s(guest: Guest) -> float:
 
 
 class Health:
-    """What the generator itself suffers: how late its own ticks come, and how much of a processor it takes."""
+    """What the generator itself suffers: how late its own ticks come, how busy it and its machine are."""
 
     def __init__(self, hands: Hands, book: Book, share: int) -> None:
         self._hands = hands
@@ -77,6 +78,7 @@ class Health:
             used_s = time.process_time()
             percent = round(100 * (used_s - self._cpu_s) / (now - self._cpu_at))
             self._book.tally.add("cpu", self._share, self._book.second(now), percent)
+            self._book.tally.add("load", round(100 * os.getloadavg()[0] / (os.cpu_count() or 1)))
             self._cpu_at, self._cpu_s = now, used_s
 
 

@@ -10,6 +10,7 @@ LATE_SHARE = 0.1
 LATE_S_MIN = 0.02
 BUSY_PERCENT = 90
 BUSY_SECONDS = 2
+CROWDED_PERCENT = 100
 """The generator is the bottleneck when of its requests one in a hundred leaves later than `LATE_SHARE` of what the
 slowest hundredth takes (and than `LATE_S_MIN`), or one of its processes is busy for so many seconds."""
 
@@ -21,6 +22,8 @@ class Bottleneck(NamedTuple):
     late_max_s: float
     lag_p99_s: float
     cpu_percent_max: int
+    load_percent_max: int
+    """The machine's load average, of its processors: above 100, others wait for them, too."""
     why: str | None
 
 
@@ -30,13 +33,16 @@ def bottleneck(tally: Tally) -> Bottleneck:
     late_s, press_s = percentile(late, 0.99), percentile(_buckets(tally, "intent", "press"), 0.99)
     percents = [percent for share in tally.by("cpu") for second in tally.by("cpu", share)
                 for percent in tally.by("cpu", share, second)]  # fmt: skip
+    load = max(tally.by("load"), default=0)
     busy = sum(percent >= BUSY_PERCENT for percent in percents)
     why = None
     if late_s > max(LATE_S_MIN, LATE_SHARE * press_s):
         why = f"one request in a hundred left {late_s * 1000:.0f} ms or more after it was due"
     elif busy >= BUSY_SECONDS:
         why = f"a process of it was at {BUSY_PERCENT} % of a processor or more for {busy} s"
-    return Bottleneck(late_s, percentile(late, 1.0), percentile(lag, 0.99), max(percents, default=0), why)
+    if why is not None and load > CROWDED_PERCENT:
+        why += f", on a machine whose load was {load} % of its processors"
+    return Bottleneck(late_s, percentile(late, 1.0), percentile(lag, 0.99), max(percents, default=0), load, why)
 
 
 def _buckets(tally: Tally, *prefix: str | int) -> Mapping[int, int]:

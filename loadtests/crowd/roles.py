@@ -10,6 +10,7 @@ from loadtests.crowd.visit import Visit, Wish
 COMES_BACK: Final = 0.5
 """Of those who heard `sold_out`, who look once more whether somebody gave a unit back."""
 COMES_BACK_MAX: Final = 3
+COMES_BACK_AFTER_S: Final = (0.4, 1.4)
 EARLY_S: Final = 0.3
 HAMMERS: Final = 8
 BLOWS: Final = 5
@@ -50,7 +51,7 @@ def _comes_back(visit: Visit, said: Heard | None) -> str | None:
     for _ in range(COMES_BACK_MAX):
         if said is None or said.word != "sold_out":
             break
-        said = visit.press(said.at + visit.random.uniform(0.5, 2.5), visit.wish())
+        said = visit.press(said.at + visit.random.uniform(*COMES_BACK_AFTER_S), visit.wish())
         visit.did("pressed again after sold_out")
         if _reservation(said):
             visit.did("got what another gave back")

@@ -31,7 +31,7 @@ FANS_SHARE = 5
 CODES_SPARE = 10
 """More F-codes than guests who carry one: some stay in drawers."""
 TOKENS_LIVE_S = 4 * 3600
-STAGED_S = 1.5
+STAGED_S = 2.0
 """What is to be done between creating the drop and the first guest: codes, and the way to the workers."""
 
 

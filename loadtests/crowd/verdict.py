@@ -77,12 +77,13 @@ async def judge(options: Options, run: Path) -> Result:
 
 
 def write(result: Result, run: Path, out: Path) -> None:
-    """The report, its figures, its table and, where something is not true, the journal that shows it."""
+    """The report, its figures, its table and, what they are made of."""
     out.mkdir(parents=True, exist_ok=True)
     (out / REPORT).write_text(page(result), encoding="utf-8")
     (out / RESULT).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     (out / SUMMARY).write_text(result.table(), encoding="utf-8")
-    shutil.copyfile(run / JOURNAL, out / JOURNAL)
+    for kept in (JOURNAL, HEARD):
+        shutil.copyfile(run / kept, out / kept)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,7 +93,8 @@ def main(argv: Sequence[str]) -> int:
         result = asyncio.run(judge(options, run))
         write(result, run, Path(options.out))
     except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"The run cannot be judged: {error!r}.\n")
+        why = str(error) if isinstance(error, OSError) else repr(error)
+        sys.stderr.write(f"The run cannot be judged: {why}.\n")
         return 2
     if options.page:  # elsewhere the command line prints it, at the end
         sys.stdout.write(result.table())

@@ -185,12 +185,14 @@ def replayer(visit: Visit) -> None:
     said = visit.press(visit.press_due, visit.wish("replayed key"), key=others)
     visit.did("pressed with another member's key")
     if (reservation := _reservation(said)) is not None and said is not None:
-        again = visit.once(said.at, visit.wish("replayed key"), others, frozenset({"again"}))
+        # Made by this very request, or by one before it whose answer was lost.
+        over = (said.sent_at if said.word == "held" else visit.press_due) + visit.sale.hold_s
+        again = visit.once(said.at, visit.wish("replayed key"), others, frozenset({"again"}), lapses_at=over)
         visit.did("pressed with the own key again")
-        if _reservation(again) not in {None, reservation}:
+        if again.at < over and _reservation(again) not in {None, reservation}:
             visit.wrong(f"the same key gave {reservation} and then {_reservation(again)}")
         mismatch = frozenset({"idempotency_mismatch"})
-        visit.once(again.at, Wish(mismatch, name="replayed key"), others, mismatch)
+        visit.once(again.at, Wish(mismatch, name="replayed key"), others, mismatch, lapses_at=over)
         visit.did("pressed with the own key and another request")
     strangers = [found for member, found in visit.book.strangers if member != visit.guest.member]
     if strangers:

@@ -178,10 +178,12 @@ class Visit:
         if shown_s > self.sale.opens_at_s + OPENS_LATE_S and "upcoming" in states.values():
             self.wrong(f"the drop is shown as {states} {shown_s - self.sale.opens_at_s:.3f} s after its opening")
 
-    def once(self, due: float, wish: Wish, key: str | None, expect: frozenset[str]) -> Heard:
+    def once(
+        self, due: float, wish: Wish, key: str | None, expect: frozenset[str], *, lapses_at: float | None = None
+    ) -> Heard:
         """One request for a reservation."""
         path = f"/v1/drops/{self.sale.drop}/reservations"
-        call = Call(wish.name, "POST", path, expect, due, self.guest.token, key, wish.body())
+        call = Call(wish.name, "POST", path, expect, due, self.guest.token, key, wish.body(), lapses_at)
 
         def note(said: Heard) -> None:
             self.book.line(

@@ -61,8 +61,8 @@ class Open(FastHttpUser):
 async def test_a_stall_is_seen_by_who_counts_from_the_intent(tmp_path: Path) -> None:
     """For half of the time nobody is answered.
 
-    A loop that presses once it was answered has one slow answer in hundreds: its 95th percentile knows nothing. Open
-    arrivals have as many slow ones as were due meanwhile.
+    A loop that presses once it was answered has one slow answer among all: its 80th percentile knows nothing of it.
+    Open arrivals have as many slow ones as were due meanwhile.
     """
     loop = asyncio.get_running_loop()
     first: list[float] = []
@@ -93,13 +93,14 @@ async def test_a_stall_is_seen_by_who_counts_from_the_intent(tmp_path: Path) -> 
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
     seen = {row["name"]: row for row in json.loads((tmp_path / "seen.json").read_text())}
-    assert seen["open"]["num_requests"] == ARRIVALS
-    assert percentile_ms(seen["closed"]["response_times"], 0.95) < 0.2 * STALL_S * 1000
-    assert percentile_ms(seen["open"]["response_times"], 0.80) > 0.4 * STALL_S * 1000
-    assert max(seen[name]["max_response_time"] for name in seen) >= 0.9 * STALL_S * 1000
+    assert seen["open"]["num_requests"] >= ARRIVALS  # and some of a second round, when locust is slow to stop
+    closed, opened = (in_order_ms(seen[name]["response_times"]) for name in ("closed", "open"))
+    slow_ms = 0.4 * STALL_S * 1000
+    assert closed[int(0.8 * len(closed))] < slow_ms < opened[int(0.8 * len(opened))]
+    assert 1 <= sum(ms > slow_ms for ms in closed) <= 2  # one request, in front of a whole stall
+    assert sum(ms > slow_ms for ms in opened) > 0.2 * ARRIVALS
 
 
-def percentile_ms(counted: dict[str, int], share: float) -> float:
-    """The response time within which this share of locust's requests was."""
-    every = sorted(float(ms) for ms, times in counted.items() for _ in range(times))
-    return every[int(share * len(every))]
+def in_order_ms(counted: dict[str, int]) -> list[float]:
+    """All response times of locust's, which it counts by their rounded value."""
+    return sorted(float(ms) for ms, times in counted.items() for _ in range(times))

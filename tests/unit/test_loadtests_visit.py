@@ -352,6 +352,15 @@ def test_a_key_that_gives_two_reservations_is_wrong() -> None:
         assert made.book.tally.total("fault") == wrong
 
 
+def test_what_a_replayed_key_gives_after_its_hold_may_have_ended_is_not_minded() -> None:
+    """Answers that take longer than a hold lasts: the key may then name nothing, or a new reservation."""
+    script = [hold(), hold(200, id="r2"), said(403, "not_eligible")]
+    for takes_s, wrong in ((0.01, 2), (2.5, 0)):
+        made = visit(Hands(script, takes_s=takes_s), "replayer")
+        ROLES["replayer"](made)
+        assert made.book.tally.total("fault") == wrong
+
+
 def test_a_forged_code_that_wins_is_wrong() -> None:
     refused = [said(422, "fcode_invalid")] * 7
     for last, wrong in ((said(422, "fcode_invalid"), 0), (hold(allocation="friends"), 1)):

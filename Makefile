@@ -10,10 +10,10 @@ LUA := flashsale/gate/lua
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test faults bench lint schema lock clean
+.PHONY: help setup up test faults bench load load-page lint schema lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(BIN)/.ready ## install what requirements.lock names into .venv
 	@:
@@ -30,6 +30,16 @@ faults: setup ## run the whole service under faults for half an hour; FAULTS="--
 
 bench: setup ## measure, beside an empty handler, for about 20 minutes; ARGS="--only wins" chooses
 	@$(BIN)/python -m loadtests.bench $(ARGS)
+
+# HOST= names a service that runs; without it one is started. TOKENS= is a CSV of member_id,token for one whose secret is
+# not known. LOAD="--shape soak --shoppers 20000" says what else: python -m loadtests.load --help.
+LOAD_AT = $(if $(HOST),--url $(HOST)) $(if $(TOKENS),--tokens $(TOKENS))
+
+load: setup ## let a crowd of shoppers in at noon, audit it; the report is build/load/index.html
+	@$(BIN)/python -m loadtests.load $(LOAD_AT) $(LOAD)
+
+load-page: setup ## the same with locust's own page, where each Start is a sale
+	@$(BIN)/python -m loadtests.load --page $(LOAD_AT) $(LOAD)
 
 lint: setup ## check style, types, the arrows between modules, and Lua
 	@$(BIN)/ruff check --quiet

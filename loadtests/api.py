@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import json
 import time
 from collections.abc import AsyncIterator
@@ -39,9 +40,9 @@ class Api:
         self._session = session
         self.date: datetime | None = None
 
-    async def import_points(self, name: str, cutoff: str, csv: Path) -> dict[str, Any]:
+    async def import_points(self, name: str, cutoff: str, file: Path) -> dict[str, Any]:
         """Import a points snapshot from a file, whole."""
-        body = await asyncio.to_thread(csv.read_bytes)
+        body = await asyncio.to_thread(file.read_bytes)
         query = {"name": name, "cutoff": cutoff}
         return await self._call("POST", "/v1/ops/points", query=query, data=body, content_type="text/csv")
 
@@ -54,6 +55,19 @@ class Api:
         body = json.dumps({"count": count}).encode()
         minted = await self._call("POST", f"/v1/ops/drops/{drop}/allocations/{allocation}/fcodes", data=body)
         return str(minted["batch"])
+
+    async def codes(self, batch: str) -> list[str]:
+        """The F-codes of a batch, exported."""
+        path = f"/v1/ops/fcodes/{batch}.csv"
+        try:
+            async with self._session.get(self._url + path) as answer:
+                status, text = answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise SetupError(f"{self._url} cannot be reached: {error!r}.") from None
+        rows = list(csv.reader(text.splitlines()))
+        if status != 200 or not rows or rows[0][:1] != ["code"]:
+            raise ApiError(f"GET {path}", status, "no F-codes", text[:200])
+        return [row[0] for row in rows[1:]]
 
     async def drop(self, drop: str) -> dict[str, Any]:
         """The drop as shoppers see it, with `server_time`."""

@@ -14,11 +14,10 @@ import io
 import json
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TextIO
@@ -34,7 +33,7 @@ from loadtests.http1 import Target, post_bytes
 from loadtests.journal import Journal
 from loadtests.report import as_json, audit_text, round_text
 from loadtests.sale import ENGINEERING_EDITION, Edition, Replay, Round, Sale, drop_document
-from loadtests.service import Service, data_dir_for_others, free_port, read_data_dir, running, started
+from loadtests.service import Service, found_or_started
 from loadtests.tokens import Minter
 
 LEAD_S = 5.0  # from creating the drop to its first opening: arming, opening connections, reading the clock
@@ -219,51 +218,6 @@ async def _audit(service: Service, result: Replay, journal: Path, settle_s: floa
     )
 
 
-@contextlib.asynccontextmanager
-async def _service(options: argparse.Namespace, environ: Mapping[str, str]) -> AsyncIterator[Service]:
-    """The service that the options mean: a running one, or one of our own in a folder of its own."""
-    if options.url:
-        yield running(options.url, options.data_dir, options.secret, environ)
-        return
-    if options.data_dir is not None:
-        kept = read_data_dir(options.data_dir)
-        if kept is not None and await _listens(kept.url):
-            yield running(kept.url, options.data_dir, options.secret, environ)
-            return
-        options.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        async with _own(options, options.data_dir, environ) as service:
-            yield service
-        return
-    parent = Path(tempfile.mkdtemp(prefix="flashsale-replay-"))
-    try:
-        async with _own(options, data_dir_for_others(parent), environ) as service:
-            yield service
-    except BaseException:
-        sys.stderr.write(f"Data and log are kept in {parent}.\n")
-        raise
-    shutil.rmtree(parent)
-
-
-@contextlib.asynccontextmanager
-async def _own(options: argparse.Namespace, data_dir: Path, environ: Mapping[str, str]) -> AsyncIterator[Service]:
-    sys.stderr.write(f"Starting a service of its own in {data_dir}.\n")
-    async with started(
-        data_dir, port=free_port(), workers=options.workers, secret=options.secret, environ=environ
-    ) as service:
-        yield service
-
-
-async def _listens(url: str) -> bool:
-    target = Target.parse(url)
-    try:
-        async with asyncio.timeout(5):
-            _, writer = await asyncio.open_connection(target.host, target.port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
 @contextlib.contextmanager
 def _journal_file(kept: Path | None) -> Iterator[Path]:
     """Where the journal goes: where it is to be kept, or else somewhere where it stays only if it is needed."""
@@ -291,7 +245,9 @@ async def run(options: argparse.Namespace, environ: Mapping[str, str], out: Text
     """Find or start the service, replay, report. Errors: `SetupError`, `AuditFailed`."""
     allow_files(options.connections)
     with _journal_file(options.journal) as journal_file:
-        async with _service(options, environ) as found:
+        async with found_or_started(
+            options.url, options.data_dir, secret=options.secret, workers=options.workers, environ=environ
+        ) as found:
             service = found._replace(
                 redis_url=options.redis_url or found.redis_url, database_url=options.database_url or found.database_url
             )

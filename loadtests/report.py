@@ -18,7 +18,8 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f} s"
 
 
-def _checks(checks: list[Check]) -> str:
+def checks_text(checks: list[Check]) -> str:
+    """One line a check, with the contradiction of one that does not hold below it."""
     lines = []
     for check in checks:
         sign = "  FALSE " if not check.true else "  true  " if check.judged else "   –    "
@@ -41,7 +42,7 @@ def round_text(round_: Round) -> str:
     text += _row("opening to the last unit", _seconds(round_.last_unit_s))
     text += _row("opening to the last verdict", _seconds(round_.last_verdict_s))
     text += _row("an answer takes, half / 99 %", f"{round_.answer_ms(0.5):.0f} / {round_.answer_ms(0.99):.0f} ms")
-    return text + _checks(round_.checks)
+    return text + checks_text(round_.checks)
 
 
 def audit_text(replay: Replay) -> str:
@@ -51,7 +52,7 @@ def audit_text(replay: Replay) -> str:
         f"\n{sale.edition.title}: {len(sale.points):,} members, {sale.eligible:,} with {sale.edition.at_least} points "
         f"or more, {replay.connections:,} connections, drop {sale.drop}\n"
     )
-    text += _checks(replay.audit())
+    text += checks_text(replay.audit())
     for note in replay.notes:
         text += f"   –    {note}\n"
     wrong = replay.contradiction

@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from loadtests.errors import SetupError
+from loadtests.http1 import Target
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -101,6 +104,56 @@ async def started(
         await _stop(process)
         if drain is not None:
             drain.cancel()
+
+
+@contextlib.asynccontextmanager
+async def found_or_started(
+    url: str | None, data_dir: Path | None, *, secret: str | None, workers: int | None, environ: Mapping[str, str]
+) -> AsyncIterator[Service]:
+    """The service that is meant: at `url`; the running one of `data_dir`; or one of our own, until the block ends.
+
+    Without either its data is in a temporary folder, which is kept when the block fails. Errors: `SetupError`.
+    """
+    if url:
+        yield running(url, data_dir, secret, environ)
+        return
+    if data_dir is not None:
+        kept = read_data_dir(data_dir)
+        if kept is not None and await _listens(kept.url):
+            yield running(kept.url, data_dir, secret, environ)
+            return
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        async with _own(data_dir, workers, secret, environ) as service:
+            yield service
+        return
+    parent = Path(tempfile.mkdtemp(prefix="flashsale-load-"))
+    try:
+        async with _own(data_dir_for_others(parent), workers, secret, environ) as service:
+            yield service
+    except BaseException:
+        sys.stderr.write(f"Data and log are kept in {parent}.\n")
+        raise
+    shutil.rmtree(parent)
+
+
+@contextlib.asynccontextmanager
+async def _own(
+    data_dir: Path, workers: int | None, secret: str | None, environ: Mapping[str, str]
+) -> AsyncIterator[Service]:
+    sys.stderr.write(f"Starting a service of its own in {data_dir}.\n")
+    async with started(data_dir, port=free_port(), workers=workers, secret=secret, environ=environ) as service:
+        yield service
+
+
+async def _listens(url: str) -> bool:
+    target = Target.parse(url)
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection(target.host, target.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _ready(stdout: asyncio.StreamReader, process: asyncio.subprocess.Process, log: Path) -> str:

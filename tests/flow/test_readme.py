@@ -42,6 +42,9 @@ def stand_in(script: str, folder: Path) -> str:
     command = bin_folder / "flashsale"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flashsale "$@"\n')
     command.chmod(0o755)
+    python = bin_folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     return script
 
 
@@ -127,6 +130,17 @@ async def test_f_codes_are_handed_out_as_printed(service: Up, tmp_path: Path) ->
     assert len((tmp_path / "codes.csv").read_text().splitlines()) == 51
     assert "<svg" in (tmp_path / "cards.html").read_text()
     assert (tmp_path / "codes.csv").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("block", [8, 9], ids=["two processes", "a leader and workers"])
+async def test_load_is_run_as_printed(service: Up, tmp_path: Path, block: int) -> None:
+    """With a service of its own; the report is where it is said to be."""
+    kind, script = BLOCKS[block]
+    assert (kind, "loadtests.load" in script) == ("sh", True)
+    told = await shell(service, script.replace("5557", str(free_port())), tmp_path)
+    assert "Everything is true." in told
+    assert (tmp_path / "build" / "load" / "index.html").exists()
 
 
 async def test_no_secret_is_logged(service: Up, tmp_path: Path) -> None:

@@ -219,16 +219,30 @@ class Reservations:
         answers: list[Any] = await lanes.gate.submit_many(claims)
         if isinstance(answers[0], Refusal) and answers.count(answers[0]) == len(answers):
             return answers
-        grants = [(at, decision) for at, decision in enumerate(answers) if type(decision) is Grant]
+        grants = [decision for decision in answers if type(decision) is Grant]
         size = self._limits.ledger_batch_max
-        parts = [grants[at : at + size] for at in range(0, len(grants), size)]
-        commits = [lanes.ledger.submit_many(grant for _, grant in part) for part in parts]
-        for part, commit in zip(parts, commits, strict=True):
-            for (at, grant), outcome in zip(part, await commit, strict=True):
-                answers[at] = await self._answer(drop_id, claims[at], grant, outcome, lanes)
-        for at, answer in enumerate(answers):
-            if not isinstance(answer, (Refusal, Held, Known)):  # unarmed, withheld, stale: what `reserve` has steps for
-                answers[at] = await self.reserve(drop_id, claims[at])
+        commits = [lanes.ledger.submit_many(grants[at : at + size]) for at in range(0, len(grants), size)]
+        outcomes = iter([outcome for commit in commits for outcome in await commit])
+
+        async def otherwise(at: int, outcome: Commit | None) -> None:
+            """What `reserve` has further steps for; None: there is no grant, or it did not lead to an answer."""
+            answer = None if outcome is None else await self._answer(drop_id, claims[at], answers[at], outcome, lanes)
+            answers[at] = answer or await self.reserve(drop_id, claims[at])
+
+        others = []
+        for at, decision in enumerate(answers):
+            if type(decision) is Grant:
+                outcome = next(outcomes)
+                if type(outcome) is Committed:
+                    lanes.settled.append(decision)
+                    answers[at] = Held(decision, outcome.expires_at)
+                else:
+                    others.append(otherwise(at, outcome))
+            elif type(decision) is not Refusal:  # unarmed, or withheld
+                others.append(otherwise(at, None))
+        faults = [fault for fault in await asyncio.gather(*others, return_exceptions=True) if fault is not None]
+        if faults:
+            raise faults[0]
         return answers
 
     async def _rebuilt(self, drop_id: str, *, force: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Presses that come together: each is answered as if it had come alone."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -8,6 +9,7 @@ import redis.asyncio as redis
 from flashsale import embedded
 from flashsale.domain import Refusal, Verdict
 from flashsale.errors import Overloaded
+from flashsale.gate import Decisions, Unarmed
 from flashsale.reservations import Held, Known, Limits
 from tests.flow.faults import HeldBack
 from tests.support import NewDrop, Node, allocation, claim, make_node
@@ -50,19 +52,30 @@ async def test_each_hears_its_own_verdict_in_order(small: Node, new_drop: NewDro
 
 
 async def test_a_gate_that_was_emptied_is_rebuilt_and_all_are_answered(
-    small: Node, new_drop: NewDrop, urls: embedded.Servers
+    small: Node, new_drop: NewDrop, urls: embedded.Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Together, not one after the other: that would be a call of the gate for each."""
     drop = await new_drop(allocation(quantity=2))
     await small.catalog.get(drop.id)
     first = await small.reservations.reserve(drop.id, claim(1))
     assert isinstance(first, Held)
     async with redis.from_url(urls.redis_url) as client:
         await client.flushall()
-    again, won, lost = await small.reservations.reserve_many(drop.id, [claim(1), claim(2), claim(3)])
+    calls = 0
+    decide = small.gate.decide
+
+    async def counted(*args: Any, **more: Any) -> Decisions | Unarmed:  # noqa: ANN401 -- handed on as they are
+        nonlocal calls
+        calls += 1
+        return await decide(*args, **more)
+
+    monkeypatch.setattr(small.gate, "decide", counted)
+    again, won, *lost = await small.reservations.reserve_many(drop.id, [claim(member) for member in range(1, 21)])
     assert isinstance(again, Known)
     assert again.reservation.id == first.grant.id
     assert isinstance(won, Held)
-    assert lost == Refusal(Verdict.SOLD_OUT)
+    assert lost == [Refusal(Verdict.SOLD_OUT)] * 18
+    assert calls <= 5
 
 
 async def test_where_the_ledger_has_no_room_for_them_nothing_is_granted(

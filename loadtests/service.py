@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -20,12 +22,13 @@ DATA_DIR_DEFAULT = Path(".flashsale")
 
 
 class Service(NamedTuple):
-    """A running service: where it listens, what signs its tokens and, where they are known, its stores."""
+    """A running service: where it listens, what signs its tokens, and, where known, its stores and its processes."""
 
     url: str
     secret: str
     redis_url: str | None = None
     database_url: str | None = None
+    pids: Mapping[str, int] | None = None
 
 
 def read_data_dir(data_dir: Path) -> Service | None:
@@ -96,11 +99,29 @@ async def started(
             raise SetupError(f"{data_dir / 'run.json'} is missing although the service says that it is ready.")
         if not (secret or kept.secret):
             raise SetupError(f"{data_dir / 'jwt_secret'} is missing although no secret was given.")
-        yield kept._replace(url=url, secret=secret or kept.secret)
+        pids = {"up": process.pid, **json.loads((data_dir / "run.json").read_text())["pids"]}
+        yield kept._replace(url=url, secret=secret or kept.secret, pids=pids)
     finally:
         await _stop(process)
         if drain is not None:
             drain.cancel()
+
+
+@contextlib.asynccontextmanager
+async def temporary(
+    prefix: str, *, workers: int | None, secret: str | None, environ: Mapping[str, str]
+) -> AsyncIterator[tuple[Service, Path]]:
+    """A service of its own in a new folder, which is removed at the end, or kept, and named, when something failed."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        data_dir = data_dir_for_others(folder)
+        sys.stderr.write(f"Starting a service of its own in {data_dir}.\n")
+        async with started(data_dir, port=free_port(), workers=workers, secret=secret, environ=environ) as service:
+            yield service, folder
+    except BaseException:
+        sys.stderr.write(f"Data and log are kept in {folder}.\n")
+        raise
+    shutil.rmtree(folder)
 
 
 async def _ready(stdout: asyncio.StreamReader, process: asyncio.subprocess.Process, log: Path) -> str:

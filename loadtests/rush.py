@@ -27,7 +27,7 @@ from loadtests.crowds import Crowds, gathered
 from loadtests.errors import AuditFailed, SetupError
 from loadtests.footprint import Footprint
 from loadtests.rushed import Plan, Rushed
-from loadtests.service import Service, temporary
+from loadtests.service import Service, pids_of, temporary
 from loadtests.tokens import Minter
 
 NAME = "noon-rush"
@@ -53,7 +53,7 @@ BAR_WIDTH = 30
 async def rush(
     plan: Plan, service: Service, folder: Path, environ: Mapping[str, str], progress: TextIO | None
 ) -> Rushed:
-    """Run the whole sale against `service`, and audit it. Journals and logs of the crowd go to `folder`."""
+    """Run the whole sale against `service`, whose data is in `folder`, and audit it. The crowd writes there as well."""
     drop = f"{NAME}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
     parts = [
         Part(
@@ -78,7 +78,7 @@ async def rush(
         async with gathered(module, parts, folder, environ) as crowds:
             opening = await _create(api, drop, plan)
             opens_at = time.monotonic() + opening.opens_at_s - time.time()
-            footprint = Footprint({"driver": os.getpid(), **crowds.pids, **(service.pids or {})})
+            footprint = Footprint({"driver": os.getpid(), **crowds.pids, **pids_of(folder / "data")})
             async with footprint.watched(), _shown(crowds, plan, opens_at, progress):
                 await crowds.press(opening)
         found = Rushed(plan, drop, crowds.told, footprint, opens_at)

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import psutil
+
 from loadtests.errors import SetupError
 
 START_TIMEOUT_S = 120.0
@@ -22,13 +24,12 @@ DATA_DIR_DEFAULT = Path(".flashsale")
 
 
 class Service(NamedTuple):
-    """A running service: where it listens, what signs its tokens, and, where known, its stores and its processes."""
+    """A running service: where it listens, what signs its tokens and, where they are known, its stores."""
 
     url: str
     secret: str
     redis_url: str | None = None
     database_url: str | None = None
-    pids: Mapping[str, int] | None = None
 
 
 def read_data_dir(data_dir: Path) -> Service | None:
@@ -99,8 +100,7 @@ async def started(
             raise SetupError(f"{data_dir / 'run.json'} is missing although the service says that it is ready.")
         if not (secret or kept.secret):
             raise SetupError(f"{data_dir / 'jwt_secret'} is missing although no secret was given.")
-        pids = {"up": process.pid, **json.loads((data_dir / "run.json").read_text())["pids"]}
-        yield kept._replace(url=url, secret=secret or kept.secret, pids=pids)
+        yield kept._replace(url=url, secret=secret or kept.secret)
     finally:
         await _stop(process)
         if drain is not None:
@@ -111,7 +111,7 @@ async def started(
 async def temporary(
     prefix: str, *, workers: int | None, secret: str | None, environ: Mapping[str, str]
 ) -> AsyncIterator[tuple[Service, Path]]:
-    """A service of its own in a new folder, which is removed at the end, or kept, and named, when something failed."""
+    """A service of its own in `data` of a new folder, which is removed at the end; kept, and named, when it failed."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         data_dir = data_dir_for_others(folder)
@@ -156,6 +156,12 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         raise SetupError(
             f"`flashsale up` (process {process.pid}) did not stop within {STOP_TIMEOUT_S:.0f} s."
         ) from None
+
+
+def pids_of(data_dir: Path) -> dict[str, int]:
+    """The processes of a service that was `started` there, by name: `up` itself, and what it keeps running."""
+    pids: dict[str, int] = json.loads((data_dir / "run.json").read_text())["pids"]
+    return {"up": psutil.Process(pids["web"]).ppid(), **pids}
 
 
 def free_port() -> int:

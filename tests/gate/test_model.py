@@ -195,7 +195,7 @@ FAULTS = [
     ("decide", "if found and may_grant == 0 then", "if false then"),
     ("decide", "may_grant = may_grant - 1", ""),
     ("decide", "not entries[member] and to_all[what]", "to_all[what]"),
-    ("decide", "local nothing, found = not entries[member], nil", "local nothing, found = true, nil"),
+    ("decide", "local nothing, found = not entries[member]", "local nothing, found = true"),
     ("decide", "if nothing and not found and not by_member", "if nothing and not by_member"),
     ("decide", "if nothing and not found and not by_member", "if nothing and not found"),
     ("decide", "by_member = true", ""),

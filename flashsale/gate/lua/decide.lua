@@ -4,7 +4,7 @@
 -- one per batch of ARGV[4]
 -- ARGV[1] least epoch the caller knows of
 -- ARGV[2] requests by columns, MessagePack [[member...], [id...], [key|""...] or [] when nobody has one, [which...],
---   [[allocation|"", quantity, payload, tier, code, high, low]...]]: the last has each thing that is asked for once, and
+--   [[allocation|"", quantity, payload, tier, code, high, low]...]]: the last has each thing that is asked for once,
 --   `which` counts them from 0; code, high, low, with an F-code only, are its number and the member's 32-bit halves, so
 --   that nobody else asks for the same
 -- ARGV[3] settled grants, MessagePack ["id|member"...]: taken out of pend
@@ -53,7 +53,7 @@ for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
   local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
   for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
 end
-local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}, false
+local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}
 local grants, taken, bitmaps, spent = {}, {}, {}, {}
 local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
 local RANK = {
@@ -180,7 +180,7 @@ for i, member in ipairs(members) do
   -- was the member's own: in one call time stands still, and stock only shrinks.
   result = not entries[member] and to_all[what]
   if not result then
-    local nothing, found = not entries[member], nil
+    local nothing, found = not entries[member]
     by_member = false
     result, found = decide(i, member, asked[what])
     if nothing and not found and not by_member then to_all[what] = result end

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ AUDITED = "the auditor has read both stores"
 MORE_TIMEOUT_S = 600.0  # beyond its waiting for rest: it reads everything that there is
 
 
-async def audited(drop: str, journal: Path, *, redis_url: str, database_url: str, settle_s: float) -> list[Check]:
+async def audited(
+    drop: str, journals: Sequence[Path], *, redis_url: str, database_url: str, settle_s: float
+) -> list[Check]:
     """Its lines. An auditor that cannot look makes a line that is not true. `settle_s`: how long it waits for rest."""
     environ = os.environ | {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database_url}
-    command = ("audit", drop, "--json", "--journal", str(journal), "--settle-s", f"{settle_s:g}")
+    command = ["audit", drop, "--json", "--settle-s", f"{settle_s:g}"]
+    for journal in journals:
+        command += ["--journal", str(journal)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "flashsale", *command),
         stdin=asyncio.subprocess.DEVNULL,

@@ -24,11 +24,11 @@ from typing import TextIO
 
 import uvloop
 
-from loadtests import verify
+from loadtests import rush, verify
 from loadtests.api import Api, api_at, server_ahead_s
 from loadtests.auditor import audited
 from loadtests.client import Press, Rush
-from loadtests.errors import SetupError
+from loadtests.errors import AuditFailed, SetupError
 from loadtests.http1 import Target, post_bytes
 from loadtests.journal import Journal
 from loadtests.report import as_json, audit_text, round_text
@@ -105,8 +105,8 @@ async def replay(
         raise SetupError(str(error)) from None
     tokens = {member: minter.shopper(member) for member in points}
     name = f"{edition.name}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}-{random.getrandbits(24):06x}"
-    rush = Rush(target, min(connections, len(points)), random=random)
-    async with api_at(service.url, minter.operator()) as api, contextlib.aclosing(rush):
+    crowd = Rush(target, min(connections, len(points)), random=random)
+    async with api_at(service.url, minter.operator()) as api, contextlib.aclosing(crowd):
         snapshot = await api.import_points(name, edition.cutoff, members)
         if snapshot["members"] != len(points):
             raise SetupError(f"{members} has {len(points)} members; the service imported {snapshot['members']}.")
@@ -114,23 +114,23 @@ async def replay(
         first_s = max(time.time(), api.date.timestamp() + 1.0 if api.date else 0.0) + lead_s
         sale = Sale.of(edition, name, points, first_s, round_s)
         await api.create_drop(drop_document(sale, snapshot["snapshot"]))
-        ahead_s, _ = await asyncio.gather(server_ahead_s(api, name, samples=clock_samples), _connect(rush))
-        result = Replay(sale, rush.open_connections)
+        ahead_s, _ = await asyncio.gather(server_ahead_s(api, name, samples=clock_samples), _connect(crowd))
+        result = Replay(sale, crowd.open_connections)
         journal = Journal(name, time.time() - time.monotonic())
         for allocation in sale.opens_at_s:
             opening = _monotonic(sale.opens_at_s[allocation] - ahead_s)
             round_ = Round(sale, allocation, opening, earlier=result.buyers(), journal=journal)
             presses = sale.presses(target, tokens, allocation, random)
             await asyncio.sleep(opening - CONNECT_AHEAD_S - time.monotonic())
-            await _connect(rush)
-            await _press(rush, round_, presses, opening + round_s, progress)
+            await _connect(crowd)
+            await _press(crowd, round_, presses, opening + round_s, progress)
             result.rounds.append(round_)
             next_s = opening + round_s - CONNECT_AHEAD_S - time.monotonic()
             settle_s = min(settle_timeout_s, max(0.0, next_s))
             round_.checks.append(await _balance(api, result, settle_s))
             out.write(round_text(round_))
             out.flush()
-        await _ask_again(rush, result, target, tokens, random=random, journal=journal)
+        await _ask_again(crowd, result, target, tokens, random=random, journal=journal)
         result.checks.append(await _balance(api, result, settle_timeout_s))
     journal.write(journal_file)
     await _audit(service, result, journal_file, settle_timeout_s)
@@ -211,7 +211,7 @@ async def _audit(service: Service, result: Replay, journal: Path, settle_s: floa
         return
     result.checks += await audited(
         result.sale.drop,
-        journal,
+        [journal],
         redis_url=service.redis_url,
         database_url=service.database_url,
         settle_s=settle_s,
@@ -235,10 +235,6 @@ def _journal_file(kept: Path | None) -> Iterator[Path]:
         Path(name).unlink()
         raise
     Path(name).unlink()
-
-
-class AuditFailed(Exception):
-    """The sale was run and its audit is not true."""
 
 
 async def run(options: argparse.Namespace, environ: Mapping[str, str], out: TextIO) -> None:
@@ -271,8 +267,15 @@ async def run(options: argparse.Namespace, environ: Mapping[str, str], out: Text
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.replay", description="Replay a real sale and audit it.")
-    parser.add_argument("edition", choices=[ENGINEERING_EDITION.name])
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == [rush.NAME]:
+        return rush.main(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.replay",
+        description="Replay a real sale and audit it.",
+        epilog=f"`{rush.NAME} --help` tells what there is to choose for the noon rush.",
+    )
+    parser.add_argument("edition", choices=[ENGINEERING_EDITION.name, rush.NAME])
     parser.add_argument("--members", type=Path, required=True, help="CSV: member_id,points[,…]")
     parser.add_argument("--url", help="the service; without it one is started")
     parser.add_argument("--secret", help="HS256 secret; else FLASHSALE_JWT_SECRET, else the data directory's")
@@ -286,7 +289,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lead-seconds", type=_seconds, default=LEAD_S, help="to the first opening (%(default)s)")
     parser.add_argument("--seed", type=int, default=20110829, help="the order in which members press (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
+    if options.edition == rush.NAME:
+        parser.error(f"{rush.NAME} comes first, before what is chosen for it")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(options, os.environ, sys.stdout))

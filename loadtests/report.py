@@ -10,7 +10,8 @@ from loadtests.verify import Check
 WIDTH = 34
 
 
-def _row(name: str, value: str) -> str:
+def row(name: str, value: str) -> str:
+    """A name and what belongs to it."""
     return f"{name:<{WIDTH}}{value:>12}\n"
 
 
@@ -31,17 +32,17 @@ def checks_text(checks: list[Check]) -> str:
 
 def round_text(round_: Round) -> str:
     """One round's table and its checks."""
-    text = f"\n{round_.allocation}\n" + _row("presses", f"{round_.presses:,}")
+    text = f"\n{round_.allocation}\n" + row("presses", f"{round_.presses:,}")
     for word, count in Counter(round_.verdicts.values()).most_common():
-        text += _row(f"  {word}", f"{count:,}")
+        text += row(f"  {word}", f"{count:,}")
     for word, count in sorted(round_.repeated.items()):
-        text += _row(f"repeated after {word}", f"{count:,}")
+        text += row(f"repeated after {word}", f"{count:,}")
     for why, count in sorted(round_.broken.items()):
-        text += _row(f"connections lost: {why}", f"{count:,}")
-    text += _row("released after the opening", _seconds(round_.released_s))
-    text += _row("opening to the last unit", _seconds(round_.last_unit_s))
-    text += _row("opening to the last verdict", _seconds(round_.last_verdict_s))
-    text += _row("an answer takes, half / 99 %", f"{round_.answer_ms(0.5):.0f} / {round_.answer_ms(0.99):.0f} ms")
+        text += row(f"connections lost: {why}", f"{count:,}")
+    text += row("released after the opening", _seconds(round_.released_s))
+    text += row("opening to the last unit", _seconds(round_.last_unit_s))
+    text += row("opening to the last verdict", _seconds(round_.last_verdict_s))
+    text += row("an answer takes, half / 99 %", f"{round_.answer_ms(0.5):.0f} / {round_.answer_ms(0.99):.0f} ms")
     return text + checks_text(round_.checks)
 
 

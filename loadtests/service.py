@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import psutil
+
 from loadtests.errors import SetupError
 from loadtests.http1 import Target
 
@@ -126,14 +128,8 @@ async def found_or_started(
         async with _own(data_dir, workers, secret, environ) as service:
             yield service
         return
-    parent = Path(tempfile.mkdtemp(prefix="flashsale-load-"))
-    try:
-        async with _own(data_dir_for_others(parent), workers, secret, environ) as service:
-            yield service
-    except BaseException:
-        sys.stderr.write(f"Data and log are kept in {parent}.\n")
-        raise
-    shutil.rmtree(parent)
+    async with temporary("flashsale-load-", workers=workers, secret=secret, environ=environ) as (service, _):
+        yield service
 
 
 @contextlib.asynccontextmanager
@@ -154,6 +150,21 @@ async def _listens(url: str) -> bool:
         return False
     writer.close()
     return True
+
+
+@contextlib.asynccontextmanager
+async def temporary(
+    prefix: str, *, workers: int | None, secret: str | None, environ: Mapping[str, str]
+) -> AsyncIterator[tuple[Service, Path]]:
+    """A service of its own in `data` of a new folder, which is removed at the end; kept, and named, when it failed."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        async with _own(data_dir_for_others(folder), workers, secret, environ) as service:
+            yield service, folder
+    except BaseException:
+        sys.stderr.write(f"Data and log are kept in {folder}.\n")
+        raise
+    shutil.rmtree(folder)
 
 
 async def _ready(stdout: asyncio.StreamReader, process: asyncio.subprocess.Process, log: Path) -> str:
@@ -188,6 +199,12 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         raise SetupError(
             f"`flashsale up` (process {process.pid}) did not stop within {STOP_TIMEOUT_S:.0f} s."
         ) from None
+
+
+def pids_of(data_dir: Path) -> dict[str, int]:
+    """The processes of a service that was `started` there, by name: `up` itself, and what it keeps running."""
+    pids: dict[str, int] = json.loads((data_dir / "run.json").read_text())["pids"]
+    return {"up": psutil.Process(pids["web"]).ppid(), **pids}
 
 
 def free_port() -> int:

@@ -56,7 +56,7 @@ async def judge(options: Options, run: Path) -> Result:
     if options.redis_url and options.database_url:
         checks = await audited(
             heard["sale"]["drop"],
-            journal,
+            [journal],
             redis_url=options.redis_url,
             database_url=options.database_url,
             settle_s=options.settle_seconds,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -9,6 +10,7 @@ import redis.asyncio as redis
 from flashsale import embedded
 from flashsale.domain import Claim, Refusal, Verdict
 from flashsale.errors import Overloaded
+from flashsale.gate import Decisions, Unarmed
 from flashsale.reservations import Held, Known, Limits, Outcome
 from tests.flow.faults import HeldBack
 from tests.support import NewDrop, Node, allocation, claim, make_node, until
@@ -63,19 +65,30 @@ async def test_each_hears_its_own_verdict_in_order(small: Node, new_drop: NewDro
 
 
 async def test_a_gate_that_was_emptied_is_rebuilt_and_all_are_answered(
-    small: Node, new_drop: NewDrop, urls: embedded.Servers
+    small: Node, new_drop: NewDrop, urls: embedded.Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Together, not one after the other: that would be a call of the gate for each."""
     drop = await new_drop(allocation(quantity=2))
     await small.catalog.get(drop.id)
     first = await small.reservations.reserve(drop.id, claim(1))
     assert isinstance(first, Held)
     async with redis.from_url(urls.redis_url) as client:
         await client.flushall()
-    again, won, lost = await together(small, drop.id, [claim(1), claim(2), claim(3)])
+    calls = 0
+    decide = small.gate.decide
+
+    async def counted(*args: Any, **more: Any) -> Decisions | Unarmed:  # noqa: ANN401 -- handed on as they are
+        nonlocal calls
+        calls += 1
+        return await decide(*args, **more)
+
+    monkeypatch.setattr(small.gate, "decide", counted)
+    again, won, *lost = await together(small, drop.id, [claim(member) for member in range(1, 21)])
     assert isinstance(again, Known)
     assert again.reservation.id == first.grant.id
     assert isinstance(won, Held)
-    assert lost == Refusal(Verdict.SOLD_OUT)
+    assert lost == [Refusal(Verdict.SOLD_OUT)] * 18
+    assert calls <= 5
 
 
 async def test_who_is_refused_waits_for_nobody_s_commit(urls: embedded.Servers, new_drop: NewDrop) -> None:

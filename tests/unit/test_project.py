@@ -158,6 +158,7 @@ PLANTS = [
     ("audit", "flashsale/audit/codes.py", "import fcodes"),
     ("audited", "flashsale/reconcile.py", "import flashsale.audit"),
     ("loadtests", "loadtests/__init__.py", "import flashsale.domain"),
+    ("loadtests", "loadtests/crowd.py", "import flashsale.reservations"),
 ]
 
 

@@ -18,7 +18,7 @@
 --   | "withheld" | ["held", allocation, slot]
 --   and in a striped drop | ["dry", allocation, slot]: the claim stands, and its unit is to be fetched | ["short", word,
 --   opens ms|0, allocation...]: refused by that word, were it not for units that other stripes may have of these; a mere
---   "sold_out" says so of the allocation asked for, or of all those that are not for codes
+--   sold_out says so of the allocation asked for, or of all those that are not for codes
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local raw, meta = redis.call('HGETALL', KEYS[1]), {}

@@ -349,6 +349,7 @@ class Reservations:
             lane=lambda call: _gate_lane(call, self._limits),
             heard=self._heard_clock,
             told=lambda decisions: self._on_decided(drop_id, decisions),
+            now=self._now,
             jitter=self._jitter,
             patience_s=LAST_ATTEMPT_SHARE * self._limits.answer_max_s,
         )
@@ -362,9 +363,8 @@ class Reservations:
             by_id = {r.id: r for r in ended}
             return [by_id.get(i) for i in ids]
 
-        lane: Lane[str, Reservation | None] = _ledger_lane(cancel, self._limits, CONFIRM_SHARE)
-        self._cancels[drop_id] = lane
-        return lane
+        self._cancels[drop_id] = _ledger_lane(cancel, self._limits, CONFIRM_SHARE)
+        return self._cancels[drop_id]
 
     async def _commit(self, drop_id: str, grants: list[Grant]) -> list[Commit]:
         async def commit() -> list[Commit]:

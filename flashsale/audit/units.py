@@ -190,7 +190,7 @@ def never_over(over: dict[str, list[Over]], steps: int) -> Check:
 
 
 def configuration(ledger: Ledger, gate: Gate) -> Check:
-    """The gate decides by what the ledger says: limits, windows, rules, switches; and units for codes are with these."""
+    """The gate decides by what the ledger says: limits, windows, rules, switches; units for codes are with these."""
     line = "the gate has the limits, windows and rules of the ledger"
     if not gate.armed:
         return unjudged("I10", line, _UNARMED)

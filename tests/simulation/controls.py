@@ -16,6 +16,8 @@ RESERVATIONS: Final = "flashsale.reservations"
 RECONCILE: Final = "flashsale.reconcile"
 DROPS: Final = "flashsale.drops"
 ORDERS: Final = "flashsale.orders"
+STRIPES: Final = "flashsale.stripes"
+WHOLE: Final = "flashsale.gate.whole"
 
 LINES: Final = {
     # Release: who gives which units back.
@@ -53,6 +55,27 @@ LINES: Final = {
         RESERVATIONS,
         "for epoch, ids in (await whole.release(self._gate, drop_id, ended)).items():",
         "for epoch, ids in {self._catalog.min_epoch(drop_id): [r.id for r in ended]}.items():",
+    ),
+    # Stripes: what is known of the others, where what is.
+    "stripes line: home's word is taken for all": Broken(
+        STRIPES, "found = await self._short(press, decided, home)", "pass"
+    ),
+    "stripes line: looks are as old as may be": Broken(
+        STRIPES, "await decided.turn.answered()", "decided.turn._seen = [s or UNARMED for s in self._seen]"
+    ),
+    "stripes line: a claim without its unit is taken for a grant": Broken(
+        STRIPES, "found = await self._fetch(found)", "pass"
+    ),
+    "stripes line: only home is told of an end": Broken(WHOLE, "if one.unit != one.home:", "if False:"),
+    "stripes line: a place is kept where only the unit was": Broken(
+        WHOLE, "kept = [i for i in keep if homes.get(i, stripe) == stripe]", "kept = [*keep]"
+    ),
+    "stripes line: done when one of two was told": Broken(
+        WHOLE, "if isinstance(at_home, int) and at_home == at_unit:", "if isinstance(at_home, int):"
+    ),
+    "stripes line: units are copied and not spread": Broken(RECONCILE, "state.free_at(stripe),", "state.free,"),
+    "stripes line: spent codes are known everywhere": Broken(
+        RECONCILE, "spent = state.spent if stripe == CODES_STRIPE else []", "spent = state.spent"
     ),
     # Answers and orders.
     "answer line: a hold that has ended is the same one again": Broken(

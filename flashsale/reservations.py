@@ -292,6 +292,7 @@ class Reservations:
             lane=lambda call: gate_lane(call, self._limits),
             heard=self._heard_clock,
             told=lambda decisions: self._on_decided(drop_id, decisions),
+            now=self._now,
             jitter=self._jitter,
             patience_s=LAST_ATTEMPT_SHARE * self._limits.answer_max_s,
         )

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from flashsale import embedded, reconcile
 from flashsale.batches import Batches
-from flashsale.domain import Fcode, Grant, Refusal, Tier, Verdict, home_stripe
+from flashsale.domain import Decision, Fcode, Grant, Refusal, Tier, Verdict, home_stripe
 from flashsale.gate import Decisions, Gate
 from flashsale.ledger import ArmState
 from flashsale.reservations import Held, Limits
-from flashsale.stripes import Stripes
+from flashsale.stripes import Decided, Stripes
 from tests.flow.faults import at_rest, id_of, press
 from tests.flow.striped import BUYERS, PROCESSES, STRIPES, UNITS, rush, units
 from tests.flow.test_fcodes import KEYS, codes_of, minted, shows
@@ -79,10 +79,10 @@ async def test_home_alone_strands_units_in_this_harness(
 ) -> None:
     """The negative control: where home's word is taken for all stripes', most units are never sold."""
 
-    async def believed(*_: object) -> bool:
-        return True
+    async def believed(_: Stripes, _press: object, decided: Decided, _home: int) -> Decision:
+        return decided.decision
 
-    monkeypatch.setattr(Stripes, "_others_are_dry", believed)
+    monkeypatch.setattr(Stripes, "_short", believed)
     monkeypatch.setattr(Stripes, "_elsewhere", lambda *_: {})
     drop = await new_drop(allocation(quantity=UNITS), stripes=STRIPES)
     heard = await rush(nodes, drop, [claim(member) for member in CROWDS["all of one home"]])

@@ -10,8 +10,9 @@ from flashsale import embedded, reconcile
 from flashsale.domain import Confirmation, Drop, Grant, Refusal, State, Verdict
 from flashsale.errors import Unavailable
 from flashsale.gate import Decisions, Fetched, Taken, Unarmed, keys, whole
+from flashsale.ledger import ArmState, Committed
 from flashsale.reservations import Held, Known
-from tests.flow.faults import at_rest, press
+from tests.flow.faults import at_rest, id_of, press
 from tests.flow.striped import PROCESSES, STRIPES, UNITS, rush, units
 from tests.ledger.support import new_database
 from tests.support import NewDrop, Node, allocation, claim, make_node, members_at, until
@@ -189,17 +190,65 @@ async def test_a_stripe_that_forgets_takes_nothing_with_it(
     assert await at_rest(nodes[0], drop.id) == {"a": 0}
 
 
-async def test_stripes_of_two_epochs_are_no_gate(node: Node, new_drop: NewDrop) -> None:
-    """A rebuild that died half-way has armed some stripes: nobody's word of the others counts with theirs."""
-    drop = await new_drop(allocation(quantity=STRIPES), stripes=STRIPES)
+async def half_armed(node: Node, drop: Drop, armed: int) -> tuple[ArmState, int]:
+    """A rebuild that has armed one stripe and not the others yet: what it read, and its epoch."""
     epoch = await node.ledger.drops.bump(drop.id)
     assert epoch is not None
     async with node.ledger.drops.read_for_arming(drop.id, epoch) as found:
         assert found is not None
-        state, _ = found
-        assert await node.gate.arm_begin(drop.id, epoch, stripe=1) == "ok"
-        assert await node.gate.arm_finish(state.drop, 0, {"a": 0}, ttl_ms=60_000, stripe=1) == "ok"
+        state, parts = found
+        fields = [part async for stripe, part in parts if stripe == armed]
+    assert await node.gate.arm_begin(drop.id, epoch, stripe=armed) == "ok"
+    for part in fields:
+        assert await node.gate.arm_chunk(drop.id, epoch, part, stripe=armed)
+    members = sum(len(part) // 2 for part in fields)
+    free = state.free_at(armed)
+    assert await node.gate.arm_finish(state.drop, members, free, ttl_ms=60_000, stripe=armed) == "ok"
+    return state, epoch
+
+
+async def test_stripes_of_two_epochs_are_no_gate(node: Node, new_drop: NewDrop) -> None:
+    """Home is dry in the old epoch, the other stripe in the new one; but the unit is free, and will be home's."""
+    drop = await new_drop(allocation(quantity=1), stripes=2)
+    first, second = members_at(0, 2, 2)
+    held = id_of(await press(node, drop.id, claim(first)))
+    await node.ledger.reservations.cancel(drop.id, [held])  # and the gate did not hear of it
+    state, _ = await half_armed(node, drop, 1)
+    assert (state.free_at(0), state.free_at(1)) == ({"a": 1}, {"a": 0})
+    assert await units(node, drop) == [0, 0]
     assert isinstance(await whole.status(node.gate, drop, 0), Unarmed)
-    [member] = members_at(1, STRIPES, 1)
-    assert isinstance(await press(node, drop.id, claim(member)), Held)
-    assert await at_rest(node, drop.id) == {"a": STRIPES - 1}
+    assert isinstance(await press(node, drop.id, claim(second)), Held)
+    assert await at_rest(node, drop.id) == {"a": 0}
+
+
+@pytest.mark.parametrize("compared", [True, False])
+async def test_a_stripe_gives_nothing_to_a_claim_of_another_epoch(
+    node: Node, new_drop: NewDrop, compared: bool
+) -> None:
+    """Home has been armed anew, the other stripe is about to be, from what was read before.
+
+    Were the epochs not compared, its unit would be taken from the old gate, committed under the new epoch, and for sale
+    once more when that stripe is armed.
+    """
+    drop = await new_drop(allocation(quantity=1), stripes=2)
+    [member] = members_at(1, 2, 1)
+    state, epoch = await half_armed(node, drop, 1)
+    decided = await node.gate.decide(drop, 0, [claim(member)], stripe=1, elsewhere={"a": (1, 1)})
+    assert isinstance(decided, Decisions)
+    [grant] = decided.results
+    assert isinstance(grant, Grant)
+    asked = grant if compared else msgspec.structs.replace(grant, epoch=drop.epoch)
+    taken = await node.gate.take(drop.id, 0, [asked], stripe=0)
+    assert isinstance(taken, Taken)
+    assert taken.results == [Fetched.STALE if compared else Fetched.TOOK]
+    if not compared:
+        [committed] = await node.ledger.reservations.commit(drop.id, [msgspec.structs.replace(grant, unit=0)])
+        assert isinstance(committed, Committed)
+    assert await node.gate.arm_begin(drop.id, epoch, stripe=0) == "ok"
+    assert await node.gate.arm_finish(state.drop, 0, state.free_at(0), ttl_ms=60_000, stripe=0) == "ok"
+    found = await whole.status(node.gate, state.drop, epoch)
+    assert not isinstance(found, Unarmed)
+    taken_in_ledger = await node.ledger.drops.taken([drop.id])
+    assert found.available["a"] + taken_in_ledger[drop.id, "a"] == (1 if compared else 2)
+    await node.arming.arm(drop.id, force=True)
+    await at_rest(node, drop.id)

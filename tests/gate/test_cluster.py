@@ -13,7 +13,7 @@ import redis.asyncio
 
 from flashsale import embedded
 from flashsale.domain import Allocation, Drop, Fcode, Grant, Points, Refusal, Verdict
-from flashsale.errors import GateUnavailable
+from flashsale.errors import GateUnavailable, Unavailable
 from flashsale.gate import UNARMED, Gate, Unarmed, connect, keys
 from flashsale.ids import new_ids
 from flashsale.ledger.points import Snapshot
@@ -36,7 +36,7 @@ from tests.gate.support import (
     temporary_folder,
     valkey_program,
 )
-from tests.support import TIMEOUT_S, Node, allocation, claim, make_drop, make_node, unique, until
+from tests.support import TIMEOUT_S, Node, allocation, claim, make_drop, make_node, members_at, unique, until
 
 SLOTS = 16_384
 NODES = 3
@@ -83,15 +83,15 @@ class Cluster:
                 return False
         return True
 
-    async def slot(self, drop_id: str) -> int:
-        """The slot of a drop's keys."""
-        meta = keys.stripe(drop_id).meta
+    async def slot(self, drop_id: str, stripe: int = 0) -> int:
+        """The slot of the keys of a drop's stripe."""
+        meta = keys.stripe(drop_id, stripe).meta
         return int(await self.nodes[0].execute_command("CLUSTER", "KEYSLOT", meta))  # type: ignore[no-untyped-call]
 
-    async def home(self, drop_id: str) -> int:
-        """The number of the node that has the drop's keys."""
-        names = keys.stripe(drop_id)
-        slot = await self.slot(drop_id)
+    async def home(self, drop_id: str, stripe: int = 0) -> int:
+        """The number of the node that has the keys of the drop's stripe."""
+        names = keys.stripe(drop_id, stripe)
+        slot = await self.slot(drop_id, stripe)
         for at, node in enumerate(self.nodes):
             found = await node.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)  # type: ignore[no-untyped-call]
             if names.meta.encode() in found:
@@ -284,3 +284,85 @@ async def test_a_cluster_that_can_be_reached_through_one_node_is_enough(cluster:
             assert not isinstance(await gate.decide(drop, 1, [claim(1)]), Unarmed)
     finally:
         await gate.aclose()
+
+
+STRIPES = 4
+UNITS = 30
+
+
+async def striped(node: Node, cluster: Cluster, lane: Allocation) -> tuple[Drop, list[int]]:
+    """A drop whose stripes are on all nodes, and the node of each stripe."""
+    while True:
+        drop = await node.operations.create(make_drop(lane, stripes=STRIPES), actor="member:1", detail={})
+        nodes = [await cluster.home(drop.id, stripe) for stripe in range(STRIPES)]
+        if set(nodes) == set(range(NODES)):
+            return drop, nodes
+
+
+async def test_one_drop_is_sold_by_all_nodes(node: Node, cluster: Cluster) -> None:
+    """Listed members of every home press at once: sold to the last unit, by units of every stripe, and in balance."""
+    snapshot = unique("snapshot")
+
+    async def rows() -> AsyncIterator[bytes]:
+        yield b"".join(b"%d,%d,%d\n" % (member + 1, member, member) for member in range(1, 1_000))
+
+    assert isinstance(await node.ledger.points.import_snapshot(snapshot, START, "member:1", rows()), Snapshot)
+    drop, _ = await striped(node, cluster, allocation(quantity=UNITS, access=Points(snapshot, 100)))
+    assert await node.reservations.reserve(drop.id, claim(99)) == Refusal(Verdict.NOT_ELIGIBLE)
+    members = [member for home in range(STRIPES) for member in members_at(home, STRIPES, 30 + 20 * home, first=100)]
+    rush = await asyncio.gather(*(node.reservations.reserve(drop.id, claim(member)) for member in members))
+    held = [answer for answer in rush if isinstance(answer, Held)]
+    assert len(held) == UNITS
+    assert [answer for answer in rush if answer not in held] == [Refusal(Verdict.SOLD_OUT)] * (len(members) - UNITS)
+    assert {h.grant.unit_stripe for h in held} == set(range(STRIPES))
+    stored = await node.ledger.reservations.get(held[0].grant.id)
+    assert stored is not None
+    assert await node.reservations.cancel(stored) is not None
+    await node.reservations.drain()
+    for home in range(STRIPES):
+        [late] = members_at(home, STRIPES, 1, first=900)
+        answer = await node.reservations.reserve(drop.id, claim(late))
+        assert isinstance(answer, Held) if home == 0 else answer == Refusal(Verdict.SOLD_OUT)
+    assert [b.balanced for b in await node.operations.balance(drop.id)] == [True]
+
+
+async def test_a_node_that_dies_takes_its_stripes_along_and_no_unit(node: Node, cluster: Cluster) -> None:
+    """Who is at home elsewhere buys on; nobody hears sold out while units may be there; then all are made anew."""
+    drop, homes = await striped(node, cluster, allocation(quantity=UNITS))
+    dead = [stripe for stripe in range(STRIPES) if homes[stripe] == 2]
+    alive = [stripe for stripe in range(STRIPES) if homes[stripe] != 2]
+    for home in range(STRIPES):
+        [first] = members_at(home, STRIPES, 1)
+        assert isinstance(await node.reservations.reserve(drop.id, claim(first)), Held)
+    name = f"node-{cluster.ports[2]}"
+    killed = cluster.supervisor.pids[name]
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        await node.reservations.reserve(drop.id, claim(members_at(dead[0], STRIPES, 2)[1]))
+    sold = STRIPES
+    for member in members_at(alive[0], STRIPES, UNITS, first=1_000):
+        try:
+            answer = await node.reservations.reserve(drop.id, claim(member))
+        except Unavailable:
+            break
+        assert isinstance(answer, Held), "all that the nodes have which are there, and then no word of sold out"
+        sold += 1
+    assert sold > STRIPES
+    async with asyncio.timeout(30):
+        await cluster.supervisor.ready(name, other_than=killed)
+    await until(cluster.whole, "the node has found the others again")
+
+    async def sells() -> bool:
+        try:
+            return isinstance(await node.reservations.reserve(drop.id, claim(members_at(dead[0], STRIPES, 2)[1])), Held)
+        except Unavailable:
+            return False
+
+    await until(sells, "the sale goes on")
+    rest = members_at(dead[0], STRIPES, UNITS, first=5_000)
+    rush = await asyncio.gather(*(node.reservations.reserve(drop.id, claim(member)) for member in rest))
+    assert sum(isinstance(answer, Held) for answer in rush) == UNITS - sold - 1
+    now = await node.catalog.reload(drop.id)
+    assert now is not None
+    assert now.epoch > drop.epoch
+    assert [(b.available, b.balanced) for b in await node.operations.balance(drop.id)] == [(0, True)]

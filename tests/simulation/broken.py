@@ -22,6 +22,13 @@ PARTS: Final = {
 }
 
 
+USED: Final = {
+    "flashsale.stripes": ("Stripes", ("flashsale.reservations",)),
+    "flashsale.gate.whole": ("whole", ("flashsale.reservations", "flashsale.reconcile", "flashsale.drops")),
+}
+"""What is no part by itself: under which name, and by which modules, it is used."""
+
+
 @dataclass(frozen=True)
 class Broken:
     """A line of a module, and what stands there instead."""
@@ -32,15 +39,16 @@ class Broken:
 
 
 def edition(broken: Broken) -> ModuleType:
-    """The module with that line broken. The line must be there, once, as a whole."""
+    """The module with that line broken. The line must be there, once, as a whole; an empty one: as it is."""
     spec = importlib.util.find_spec(broken.module)
     assert spec is not None
     assert spec.origin is not None
     lines = Path(spec.origin).read_text(encoding="utf-8").splitlines()
-    at = [number for number, line in enumerate(lines) if line.strip() == broken.line]
-    assert len(at) == 1, f"{broken.module} has {len(at)} times the line {broken.line!r}"
-    indent = lines[at[0]][: -len(lines[at[0]].lstrip())]
-    lines[at[0]] = indent + broken.instead
+    if broken.line:
+        at = [number for number, line in enumerate(lines) if line.strip() == broken.line]
+        assert len(at) == 1, f"{broken.module} has {len(at)} times the line {broken.line!r}"
+        indent = lines[at[0]][: -len(lines[at[0]].lstrip())]
+        lines[at[0]] = indent + broken.instead
     module = ModuleType(broken.module)
     module.__file__ = spec.origin
     exec(compile("\n".join(lines), f"{spec.origin} (broken)", "exec"), module.__dict__)  # noqa: S102 -- our own source
@@ -48,9 +56,21 @@ def edition(broken: Broken) -> ModuleType:
 
 
 def build_with(broken: Broken) -> Build:
-    """The product put together with that edition of one module."""
+    """The product put together with that edition of one module; what uses it is an edition of its own, too."""
     module, build = edition(broken), Build()
-    for place, name in PARTS[broken.module].items():
-        part: Any = getattr(module, name)
-        setattr(build, place, part)
+    if broken.module not in USED:
+        _take_parts(build, module, broken.module)
+        return build
+    name, users = USED[broken.module]
+    for user in users:
+        again = edition(Broken(user, "", ""))
+        assert name in again.__dict__, f"{user} does not use {name}"
+        again.__dict__[name] = module if broken.module.endswith(f".{name}") else module.__dict__[name]
+        _take_parts(build, again, user)
     return build
+
+
+def _take_parts(build: Build, module: ModuleType, name: str) -> None:
+    for place, part in PARTS[name].items():
+        found: Any = getattr(module, part)
+        setattr(build, place, found)

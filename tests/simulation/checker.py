@@ -253,6 +253,8 @@ class Checker:
                 self._bad("I8", f"m{claim.member} asks for nothing else under {claim.key}, and hears of a mismatch")
         elif answer.status == 409:
             stale = self._stale.get(claim.member, -1.0) >= seen.since_s
+            if answer.code == "sold_out" and not stale:
+                self._world.stock.check(claim, seen.since_s)
             kept = seen.held & self._holding(claim)
             if kept and not stale:
                 self._bad("I8", f"m{claim.member} holds {sorted(kept)} and hears {answer.code}")

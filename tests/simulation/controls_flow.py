@@ -10,7 +10,7 @@ from flashsale.domain import Drop, OrderState, Reservation
 from flashsale.drops import AllocationChange, Operations
 from flashsale.endpoint import Delivered, Failed
 from flashsale.errors import GateUnavailable
-from flashsale.gate import Unarmed, keys
+from flashsale.gate import Unarmed, keys, whole
 from flashsale.ledger import Confirmed, Later, Tried
 from flashsale.orders import Deliveries
 from flashsale.reconcile import Reconciler, Report
@@ -31,9 +31,9 @@ from tests.simulation.world import World
 class _ToldGate(GateServer):
     """Can be told of a change without being armed anew."""
 
-    async def change(self, drop_id: str, how: Callable[[Meta], None]) -> None:
+    async def change(self, drop_id: str, how: Callable[[Meta], None], *, stripe: int = 0) -> None:
         self._answer()
-        meta = self._find(keys.stripe(drop_id).meta, Meta)
+        meta = self._find(keys.stripe(drop_id, stripe).meta, Meta)
         if meta is not None:
             how(meta)
 
@@ -41,11 +41,14 @@ class _ToldGate(GateServer):
 class _ToldOperations(Operations):
     """Writes a change into the ledger without a new epoch, and tells the gate."""
 
-    async def _tell(self, drop_id: str, in_ledger: Callable[[], None], in_gate: Callable[[Meta], None]) -> Drop:
+    async def _tell(
+        self, drop_id: str, in_ledger: Callable[[], None], in_gate: Callable[[Meta], None], *, everywhere: bool
+    ) -> Drop:
         link: Any = self._ledger
         await link.call("act_commits", in_ledger, drop_id, "without a new epoch")
         gate: Any = self._gate
-        await gate.call("change", (drop_id, in_gate), {})
+        for stripe in range(len(link.world.primaries) if everywhere else 1):
+            await gate.call("change", (drop_id, in_gate), {"stripe": stripe})
         drop = await self._catalog.reload(drop_id)
         assert drop is not None
         return drop
@@ -71,7 +74,7 @@ class _PausesGate(_ToldOperations):
         def in_gate(meta: Meta) -> None:
             meta.drop = msgspec.structs.replace(meta.drop, paused=paused)
 
-        return await self._tell(drop_id, in_ledger, in_gate)
+        return await self._tell(drop_id, in_ledger, in_gate, everywhere=True)
 
 
 class NoPauseBump(Build):
@@ -100,7 +103,7 @@ class _ResizesGate(_ToldOperations):
         def in_gate(meta: Meta) -> None:
             meta.left[allocation_id] += more[0]
 
-        return await self._tell(drop_id, in_ledger, in_gate)
+        return await self._tell(drop_id, in_ledger, in_gate, everywhere=False)
 
 
 class NoResizeBump(Build):
@@ -148,7 +151,7 @@ class NoRearm(Build):
 
 class _ReleasesFirst(Reservations):
     async def cancel(self, reservation: Reservation) -> Reservation | None:
-        await self._gate.release(reservation.drop, [(reservation.id, reservation.member)])
+        await whole.release(self._gate, reservation.drop, [reservation])
         return await super().cancel(reservation)
 
 

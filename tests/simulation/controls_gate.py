@@ -58,7 +58,7 @@ class _UnverifiedRebuild(GateServer):
         **named: Any,  # noqa: ANN401 -- as the gate's
     ) -> Finish:
         brought = []
-        for name in self._stagings(drop.id, 0, drop.epoch):
+        for name in self._stagings(drop.id, named.get("stripe", 0), drop.epoch):
             staging = self._find(name, Staging) or Staging(self._replid)
             staging.replid = self._replid
             self._put(name, staging, 60_000)
@@ -84,7 +84,7 @@ class _ReleasesAnything(GateServer):
         decided = await super().decide(*args, **named)
         if isinstance(decided, Decisions):
             for result in decided.results:
-                if isinstance(result, Grant):
+                if isinstance(result, Grant) and not result.elsewhere:
                     self._units[result.id] = (result.allocation, result.quantity)
         return decided
 
@@ -114,9 +114,10 @@ class NoReleaseById(Build):
 
 class _KeepsPending(GateServer):
     async def arm_finish(self, drop: Drop, members: int, free: dict[str, int], **named: Any) -> Finish:  # noqa: ANN401
-        names = keys.stripe(drop.id)
+        stripe = named.get("stripe", 0)
+        names = keys.stripe(drop.id, stripe)
         before, pending = self._find(names.meta, Meta), self._find(names.pend, dict)
-        kept = [self._entry(drop.id, *each) for each in pending or ()] if before is not None else []
+        kept = [self._entry(drop.id, stripe, *each) for each in pending or ()] if before is not None else []
         answer = await super().arm_finish(drop, members, free, **named)
         meta = self._find(names.meta, Meta)
         entries, waiting = self._find(names.ent, dict), self._find(names.pend, dict)
@@ -125,11 +126,11 @@ class _KeepsPending(GateServer):
                 if e is not None and e.id not in {each.id for each in entries.get(e.member, [])}:
                     entries.setdefault(e.member, []).append(e)
                     waiting[e.id, e.member] = self.clock_ms()
-                    meta.left[e.allocation] -= e.quantity
+                    meta.left[e.allocation] -= 0 if e.elsewhere else e.quantity
         return answer
 
-    def _entry(self, drop_id: str, entry_id: str, member: int) -> Entry | None:
-        entries: dict[int, list[Entry]] = self._find(keys.stripe(drop_id).ent, dict) or {}
+    def _entry(self, drop_id: str, stripe: int, entry_id: str, member: int) -> Entry | None:
+        entries: dict[int, list[Entry]] = self._find(keys.stripe(drop_id, stripe).ent, dict) or {}
         return next((e for e in entries.get(member, []) if e.id == entry_id), None)
 
 

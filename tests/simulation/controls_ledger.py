@@ -294,7 +294,7 @@ class _ReadsFirst(Drops):
     async def read_for_arming(self, drop_id: str, epoch: int) -> AsyncIterator[Any]:  # noqa: ARG002 -- as the ledger's
         state, parts = self._read
         drop = msgspec.structs.replace(state.drop, epoch=epoch)
-        yield msgspec.structs.replace(state, drop=drop), self._parts([text for part in parts for text in part])
+        yield msgspec.structs.replace(state, drop=drop), self.parts(parts)
 
 
 class _TwoSnapshots(Drops):
@@ -307,7 +307,7 @@ class _TwoSnapshots(Drops):
         if first is None or second is None:
             yield None
         else:
-            yield first[0], self._parts([text for part in second[1] for text in part])
+            yield first[0], self.parts(second[1])
 
 
 def _drops_by(store: type[Drops]) -> type[LedgerLink]:

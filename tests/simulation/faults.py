@@ -63,31 +63,37 @@ class Storm:
 
     # The gate.
 
+    def _struck(self) -> GateServer:
+        """The primary of one stripe: the others know nothing of it."""
+        primaries = self._world.primaries
+        return primaries[0] if len(primaries) == 1 else self._world.faults.choice(primaries)
+
     def _flush(self) -> str:
-        self._world.primary.flush()
-        return f"{self._world.primary.name} is empty"
+        server = self._struck()
+        server.flush()
+        return f"{server.name} is empty"
 
     def _evict(self) -> str | None:
-        names = self._world.primary.keys
-        if not names:
+        server = self._struck()
+        if not server.keys:
             return None
-        name = self._world.faults.choice(names)
-        self._world.primary.evict(name)
+        name = self._world.faults.choice(server.keys)
+        server.evict(name)
         return name
 
     def _replace(self, server: GateServer) -> None:
-        self._world.primary = server
+        self._world.primaries[server.stripe] = server
         self._world.gate_servers.append(server)
 
-    def _restart(self, state: tuple[dict[str, object], dict[str, int]] | None) -> str | None:
-        world, old = self._world, self._world.primary
+    def _restart(self, old: GateServer, state: tuple[dict[str, object], dict[str, int]] | None) -> str | None:
+        world = self._world
         if not old.up:
             return None
         old.die()
 
         def start() -> None:
-            if world.primary is old:
-                new = world.new_gate_server()
+            if world.primaries[old.stripe] is old:
+                new = world.new_gate_server(old.stripe)
                 if state is not None:
                     new.come_back_with(state)
                 self._replace(new)
@@ -96,39 +102,40 @@ class Storm:
         return f"{old.name} for {gone_s:.2f} s"
 
     def _restart_empty(self) -> str | None:
-        return self._restart(None)
+        return self._restart(self._struck(), None)
 
     def _restart_old(self) -> str | None:
-        past = self._world.primary.past
-        return self._restart(self._world.faults.choice(past)) if past else None
+        server = self._struck()
+        return self._restart(server, self._world.faults.choice(server.past)) if server.past else None
 
     def _failover(self) -> str | None:
         """A replica that lagged takes over; some processes go on with the old primary for a while."""
-        world, old = self._world, self._world.primary
+        world, old = self._world, self._struck()
         if not old.up or not old.past:
             return None
-        new = world.new_gate_server()
+        new = world.new_gate_server(old.stripe)
         new.come_back_with(world.faults.choice(old.past))
         self._replace(new)
         for process in world.processes:
             if self._draw() < 0.5:
-                process.gate_server = new
+                process.gate_servers[new.stripe] = new
         self._later(OLD_PRIMARY_S, old.die)
         return f"from {old.name} to {new.name}"
 
     def _stall_gate(self) -> str:
-        server = self._world.primary
+        server = self._struck()
         server.stalled = True
         return f"{server.name} for {self._later(6.0, server.go_on):.2f} s"
 
     def _full(self) -> str:
-        server = self._world.primary
+        server = self._struck()
         server.full = True
         return f"{server.name} for {self._later(4.0, lambda: setattr(server, 'full', False)):.2f} s"
 
     def _gate_clock(self) -> str:
-        self._world.primary.skew_s += STEP_S * (2 * self._draw() - 1)
-        return f"{self._world.primary.skew_s:+.2f} s"
+        server = self._struck()
+        server.skew_s += STEP_S * (2 * self._draw() - 1)
+        return f"{server.skew_s:+.2f} s"
 
     # The ledger.
 
@@ -248,11 +255,12 @@ class Storm:
     def mend(self) -> None:
         """Everything is there again."""
         world = self._world
-        if not world.primary.up:
-            self._replace(world.new_gate_server())
+        for stripe, server in enumerate(world.primaries):
+            if not server.up:
+                self._replace(world.new_gate_server(stripe))
         for server in world.gate_servers:
             server.full = False
-            if server is world.primary:
+            if server is world.primaries[server.stripe]:
                 server.go_on()
             else:
                 server.die()
@@ -261,7 +269,7 @@ class Storm:
         ledger.free_foreign(DROP)
         ledger.go_on()
         for process in world.processes:
-            process.gate_server = world.primary
+            process.gate_servers = [*world.primaries]
             if process.machine.dead:
                 self._start_again(process)
             elif process.machine.stopped:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flashsale.circuit import Circuit
 from flashsale.errors import GateUnavailable, LedgerUnavailable, Unavailable
+from flashsale.ledger import Part
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, IDLE_IN_TRANSACTION_S
 from tests.simulation.stores import (
     GATE_TIMEOUT_S,
@@ -89,8 +90,17 @@ def _nothing() -> None:
     """A call that was recalled in time."""
 
 
+STAGED: Final = frozenset({"eligible_chunk", "bound_chunk"})
+"""What names a staging, and no stripe: a cluster goes by the key."""
+
+
+def stripe_of(key: str) -> int:
+    """The stripe in a key's hash tag."""
+    return int(key.partition("{")[2].partition("}")[0].rpartition(":")[2])
+
+
 class GateLink(Link):
-    """The methods of `Gate`, at the server that this process takes for the primary."""
+    """The methods of `Gate`, at the server that this process takes for the primary of the stripe."""
 
     def __getattr__(self, verb: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def method(*args: Any, **named: Any) -> Any:  # noqa: ANN401 -- as the gate's method of that name
@@ -101,8 +111,9 @@ class GateLink(Link):
 
     async def call(self, verb: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401 -- as above
         """One call of the gate's method `verb`."""
-        world, server = self.world, self.process.gate_server
-        if verb == "decide":
+        stripe: int = named["stripe"] if "stripe" in named else stripe_of(args[0]) if verb in STAGED else 0
+        world, server = self.world, self.process.gate_servers[stripe]
+        if verb in {"decide", "take"}:
             world.checker.asks(self.process.name, args[1], self.process.told_epoch)
 
         def act() -> object:
@@ -116,7 +127,7 @@ class GateLink(Link):
         try:
             return await self.ask(call, server.receive, timeout_s=GATE_TIMEOUT_S, chance=world.chance_gate)
         except (Gone, Full, Lost) as fault:
-            world.note_gate_fault(self.process)
+            world.note_gate_fault(self.process, stripe)
             raise GateUnavailable(f"Redis cannot answer ({fault!r}); repeat the same request.") from None
 
 
@@ -235,7 +246,7 @@ class Drops(Store):
     async def read_for_arming(self, drop_id: str, epoch: int) -> AsyncIterator[Any]:
         """One snapshot, read at once; its parts, one or two members each, arrive one after the other."""
         found = await self._link.call("read_for_arming", lambda: self.read_now(drop_id, epoch), None, (drop_id, epoch))
-        yield None if found is None else (found[0], self._parts([text for part in found[1] for text in part]))
+        yield None if found is None else (found[0], self.parts(found[1]))
 
     def read_now(self, drop_id: str, epoch: int) -> Any:  # noqa: ANN401 -- the state and its parts, or None
         """At the server."""
@@ -245,10 +256,13 @@ class Drops(Store):
         run_now(reading.__aexit__(None, None, None))
         return state
 
-    async def _parts(self, fields: list[str]) -> AsyncIterator[list[str]]:
+    async def parts(self, found: list[Part]) -> AsyncIterator[Part]:
+        """What was found, a member or two at a time."""
         size = 2 + 2 * int(self._link.world.faults.random() * 2)
-        for at in range(0, len(fields), size):
-            yield await self._link.call("part", partial(list[str], fields[at : at + size]))
+        for stripe in sorted({stripe for stripe, _ in found}):
+            fields = [text for to, part in found if to == stripe for text in part]
+            for at in range(0, len(fields), size):
+                yield stripe, await self._link.call("part", partial(list[str], fields[at : at + size]))
 
 
 class Transaction:

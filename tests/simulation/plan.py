@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+import msgspec
+
 from flashsale.domain import Access, Allocation, Drop, Everyone, Fcode, Money, Points, Tier
 from tests.simulation.stores import NOON
 
@@ -68,6 +70,8 @@ def draw_plan(seed: int) -> Plan:
     storm_s = dice.uniform(3.0, 6.5)
     with_codes = dice.random() < 0.45
     drop = _drop(dice, storm_s, with_codes=with_codes)
+    stripes = random.Random(f"stripes {seed}").choice((1, 1, 2, 3))
+    drop = msgspec.structs.replace(drop, stripes=stripes)
     faults = _faults(dice)
     members = dice.randint(3, 7)
     if LONG_AWAY & {*faults} and dice.random() < 0.5:  # a crowd goes on pressing all the while

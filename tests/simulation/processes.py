@@ -83,7 +83,8 @@ class Process:
         self.name = name
         self.machine = Machine(name)
         self.skew_s = world.plan.skew_s * (2 * world.faults.random() - 1)
-        self.gate_server: GateServer = world.primary
+        self.gate_servers: list[GateServer] = [*world.primaries]
+        """By stripe, whom it takes for the primary."""
         self.stops = 0
         self.told_epoch = 0
         """The latest that the ledger has told this process when it asked for all of them, as it does each second."""

@@ -1,13 +1,14 @@
 """When the faults are over: whether all is at rest, and whether everything that is left can still be bought."""
 
 import random
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from fcodes import CODES_PER_BATCH_MAX
-from flashsale.domain import LIVE, SPENDING, Claim, Fcode, OrderState, Points, State
+from flashsale.domain import CODES_STRIPE, LIVE, SPENDING, Claim, Fcode, OrderState, Points, State
 from tests.ledger.model_rows import AllocationRow
 from tests.simulation.actors import press
-from tests.simulation.gatecheck import entries_of, pending_of, spent_of, valid_meta
+from tests.simulation.gatecheck import entries_of, pending_of, spent_of, valid_gate, valid_meta
 from tests.simulation.plan import DROP, LATE_MEMBER, TIER_AT_LEAST
 
 if TYPE_CHECKING:
@@ -22,10 +23,9 @@ def unrest(world: "World") -> tuple[str, str] | None:
     """What has not found its place yet, as an invariant and a sentence; None: all has."""
     tables, queue = world.ledger.model.tables, world.ledger.model.queue
     drop = tables.drops[DROP]
-    meta = valid_meta(world, world.primary)
-    if meta is None:
+    if any(valid_meta(world, server) is None for server in world.primaries):
         return "I16", "the gate is not armed for the ledger's epoch"
-    if pending := pending_of(world.primary):
+    if pending := [grant for server in world.primaries for grant in pending_of(server)]:
         return "I16", f"pending in the gate: {sorted(pending)}"
     clock = world.ledger.clock()
     rows = tables.reservations.values()
@@ -33,12 +33,13 @@ def unrest(world: "World") -> tuple[str, str] | None:
         return "I16", f"holds are over, and stand: {late}"
     if unsent := [r.id for r in rows if r.released is False]:
         return "I16", f"ended, and the gate was not told: {unsent}"
-    wrong = [e.id for e in entries_of(world.primary) if not tables.reservations[e.id].counts]
-    if wrong:
+    entries = [e for server in world.primaries for e in entries_of(server)]
+    if wrong := [e.id for e in entries if not tables.reservations[e.id].counts]:
         return "I1", f"entries of what has ended: {wrong}"
     spent = {r.code for r in rows if r.code is not None and r.state in SPENDING}
-    if spent_of(world.primary) != spent:
-        return "I6", f"spent in the gate: {sorted(spent_of(world.primary))}, in the ledger: {sorted(spent)}"
+    in_gate = spent_of(world.primaries[CODES_STRIPE])
+    if in_gate != spent:
+        return "I6", f"spent in the gate: {sorted(in_gate)}, in the ledger: {sorted(spent)}"
     if waiting := [o.id for o in tables.orders.values() if o.state is not OrderState.DELIVERED]:
         return "I13", f"not delivered: {waiting}"
     if queue.jobs:
@@ -53,7 +54,7 @@ def unrest(world: "World") -> tuple[str, str] | None:
 async def fresh_demand(world: "World") -> None:
     """Members who come late, each with one wish, more of them than units: nothing may stay unsold."""
     dice = random.Random(f"late {world.seed}")
-    while any(a.opens_at > world.ledger.clock() or world.primary.clock_ms() < _ms(a) for a in _open(world)):
+    while any(a.opens_at > world.ledger.clock() or _gate_ms(world, min) < _ms(a) for a in _open(world)):
         await world.loop.pause(OPENS_POLL_S)
     number = LATE_MEMBER
     for code in world.checker.codes:
@@ -93,12 +94,17 @@ def _ms(allocation: AllocationRow) -> int:
     return int(allocation.opens_at.timestamp() * 1000) + 1
 
 
+def _gate_ms(world: "World", pick: Callable[[Iterable[int]], int]) -> int:
+    """The clock of the stripe that is the last, or the first."""
+    return pick(server.clock_ms() for server in world.primaries)
+
+
 def _open(world: "World") -> list[AllocationRow]:
     """The allocations that sell, or will."""
     tables = world.ledger.model.tables
     if tables.drops[DROP].closed:
         return []
-    now = max(world.ledger.clock().timestamp(), world.primary.clock_ms() / 1000) + 30.0
+    now = max(world.ledger.clock().timestamp(), _gate_ms(world, max) / 1000) + 30.0
     return [a for a in tables.allocations_of(DROP) if a.closes_at.timestamp() > now]
 
 
@@ -122,6 +128,7 @@ def last_look(world: "World") -> None:
     tables = world.ledger.model.tables
     for a in tables.allocations.values():
         live = sum(r.quantity for r in tables.reservations.values() if r.state in LIVE and r.allocation == a.id)
-        meta = valid_meta(world, world.primary)
-        if meta is not None and meta.left[a.id] + live != a.quantity:
-            world.bad("I1", f"{a.id}: {meta.left[a.id]} for sale and {live} sold, of {a.quantity}")
+        gate = valid_gate(world)
+        left = None if gate is None else sum(meta.left[a.id] for _, meta in gate)
+        if left is not None and left + live != a.quantity:
+            world.bad("I1", f"{a.id}: {left} for sale and {live} sold, of {a.quantity}")

@@ -31,10 +31,21 @@ LEDGER_TIMEOUT_S: Final = Settings().ledger_timeout_s
 LOCK_TIMEOUT_S: Final = LEDGER_TIMEOUT_S * SERVER_GIVES_UP
 
 GATE_WRITES: Final = frozenset(
-    {"decide", "release", "settle", "arm_begin", "arm_chunk", "arm_codes", "arm_finish", "take_lease", "drop_lease"}
+    {
+        "decide",
+        "take",
+        "release",
+        "settle",
+        "arm_begin",
+        "arm_chunk",
+        "arm_codes",
+        "arm_finish",
+        "take_lease",
+        "drop_lease",
+    }
     | {f"{what}_{verb}" for what in ("eligible", "bound") for verb in ("begin", "chunk", "finish")}
 )
-GATE_MATTERS: Final = frozenset({"decide", "release", "settle", "arm_finish"})
+GATE_MATTERS: Final = frozenset({"decide", "take", "release", "settle", "arm_finish"})
 """After these, something may have changed that a gate is judged by."""
 NEEDS_MEMORY: Final = GATE_WRITES - {"release", "settle", "drop_lease"}
 LEDGER_WRITES: Final = frozenset(
@@ -171,12 +182,14 @@ class Server:
 
 
 class GateServer(Server, ModelGate):
-    """One run of a Redis server: a restart, or a replica that takes over, is another one with another `replid`."""
+    """One run of a Redis server: a restart, or a replica that takes over, is another one with another `replid`.
 
-    replids = 0
+    It has the keys of one stripe, as a primary of a cluster may.
+    """
 
     def __init__(self, loop: SimLoop, name: str, replid: int, new_ids: Callable[[int], list[str]]) -> None:
         Server.__init__(self, loop, name)
+        self.stripe = 0
         ModelGate.__init__(self, new_ids=new_ids, now_ms=self.clock_ms)
         self._replid = replid
         self.past: deque[tuple[dict[str, object], dict[str, int]]] = deque(maxlen=REMEMBERED_MAX)

@@ -33,6 +33,8 @@ def brief(value: Any) -> str:  # noqa: ANN401, C901, PLR0912 -- one line for eac
             return f"m{value.member} wants {value.quantity} of {value.allocation or 'any'} key {value.key}{code}"
         case Grant():
             word = "again" if value.again else "grant"
+            if value.elsewhere:
+                word += " without its unit" if value.unit is None else f" with a unit of stripe {value.unit}"
             return f"{word} {value.id} m{value.member} {value.quantity} {value.allocation}@{value.epoch}"
         case Refusal():
             return value.verdict.value

@@ -18,6 +18,7 @@ from tests.simulation.plan import draw_plan
 from tests.simulation.processes import Answer, Build, Process, Web, Worker
 from tests.simulation.rest import fresh_demand, last_look, unrest
 from tests.simulation.shop import Shop
+from tests.simulation.stock import Stock
 from tests.simulation.stores import GATE_MATTERS, LEDGER_WRITES, GateServer, LedgerServer
 from tests.simulation.story import brief
 
@@ -50,8 +51,11 @@ class World:
         self._replids = 0
         self._process_numbers: Counter[str] = Counter()
         self.ledger = LedgerServer(self.loop, self.build.ledger)
-        self.primary = self.new_gate_server()
-        self.gate_servers = [self.primary]
+        self.primaries: list[GateServer] = []
+        for stripe in range(self.plan.drop.stripes):
+            self.primaries.append(self.new_gate_server(stripe))
+        self.gate_servers = [*self.primaries]
+        self.stock = Stock(self)
         self.checker = Checker(self)
         self.shop = Shop(self)
         self.processes: list[Process] = []
@@ -83,12 +87,13 @@ class World:
         self._ids += count
         return [f"r{number:04d}" for number in range(first, first + count)]
 
-    def new_gate_server(self) -> GateServer:
-        """Another run of a Redis server, empty."""
+    def new_gate_server(self, stripe: int) -> GateServer:
+        """Another run of a Redis server, empty, for a stripe."""
         self._replids += 1
         server = self.build.gate_server(self.loop, f"gate{self._replids}", self._replids, self.new_ids)
-        if self._replids > 1:
-            server.skew_s = self.primary.skew_s
+        server.stripe = stripe
+        if stripe < len(self.primaries):
+            server.skew_s = self.primaries[stripe].skew_s
         return server
 
     def set_stormy(self, stormy: bool) -> None:
@@ -107,6 +112,7 @@ class World:
         """A call was carried out there."""
         if self.story is not None:
             self.tell(process.name, f"{server.name}.{verb}{brief(args)} = {brief(result)}")
+        self.stock.look(server)
         if verb == "decide":
             self.checker.decided(server, args, result)
         if verb in GATE_MATTERS:
@@ -119,10 +125,10 @@ class World:
         if verb in LEDGER_WRITES or verb == "act_commits":
             self.checker.look()
 
-    def note_gate_fault(self, process: Process) -> None:
+    def note_gate_fault(self, process: Process, stripe: int) -> None:
         """A client that lost its server asks where the primary is."""
-        if not process.gate_server.up:
-            process.gate_server = self.primary
+        if not process.gate_servers[stripe].up:
+            process.gate_servers[stripe] = self.primaries[stripe]
 
     def note_report(self, process: Process, report: Report) -> None:
         """What a round of repairs did; a fault that nobody foresaw is one of the product's."""

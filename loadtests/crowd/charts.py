@@ -7,7 +7,7 @@ from typing import Final
 
 WIDTH: Final = 720
 HEIGHT: Final = 260
-LEFT: Final = 64
+LEFT: Final = 82
 RIGHT: Final = 12
 TOP: Final = 12
 BOTTOM: Final = 44

@@ -104,7 +104,7 @@ def _tiles(result: Result) -> str:
     press, said, health = result.milliseconds("intent", "press"), result.milliseconds("press to verdict"), result.health
     held = sum(heard.get("held", 0) for heard in (call["heard"] for call in result.calls.values()))
     tiles = {
-        "units granted": f"{held:,}",
+        "holds granted": f"{held:,}",
         "press, p50 from intent": f"{press['p50']:,.0f} ms",
         "press, p99 from intent": f"{press['p99']:,.0f} ms",
         "press to verdict, p99": f"{said['p99']:,.0f} ms",

@@ -145,7 +145,7 @@ async def test_processes_never_acted_as_the_same_member(smoke: Loaded) -> None:
 async def test_both_reports_are_there_and_locusts_has_the_same_calls(smoke: Loaded) -> None:
     """As many presses in its statistics as in ours, over both processes."""
     text = (smoke.out / "locust.html").read_text()
-    rows = json.loads(text.split('"requests_statistics": ')[1].split(', "failures_statistics"')[0])
+    rows, _ = json.JSONDecoder().raw_decode(text.split('"requests_statistics": ')[1])
     counted = {row["name"]: row["num_requests"] for row in rows}
     for name, call in smoke.result["calls"].items():
         assert counted[name] == call["times"], name

@@ -119,9 +119,9 @@ class Gates:
         """Those that say they are."""
         return [server for server in self.servers if await server.is_primary()]
 
-    async def primary_of(self, drop: str) -> Server | None:
-        """The primary that has the keys of this drop, if one has."""
-        meta = keys.stripe(drop).meta
+    async def primary_of(self, drop: str, stripe: int = 0) -> Server | None:
+        """The primary that has the keys of this drop's stripe, if one has."""
+        meta = keys.stripe(drop, stripe).meta
         for server in await self.primaries():
             try:
                 if await server.direct.exists(meta):

@@ -58,7 +58,8 @@ async def valkey_emptied(hit: Hit) -> None:
 @fault("valkey lost a key", "gate")
 async def valkey_lost_a_key(hit: Hit) -> None:
     """One key of one drop is gone, as by eviction."""
-    name = hit.random.choice(keys.stripe(hit.drop().drop)[:4])
+    sale = hit.drop()
+    name = hit.random.choice(keys.stripe(sale.drop, hit.random.randrange(sale.stripes))[:4])
     hit.details.append(name)
     server = hit.world.gates.named("valkey")
     await hit.moment("press", "grant", "commit")

@@ -20,6 +20,10 @@ DUE_GRACE_S = 2.0
 SHOWN_MAX = 3
 
 
+Entry = tuple[str, int, str, int, int, bool]
+"""Reservation, member, allocation, quantity, the stripe that has it, and whether the unit is there."""
+
+
 class Rest(NamedTuple):
     """What is still astir, in words; and what each drop has left, by allocation."""
 
@@ -34,7 +38,7 @@ async def look(world: World, sales: list[Sale]) -> Rest:
             astir = await _owed(connection)
             available = {}
             for sale in sales:
-                left, wrong = await _drop(world, connection, sale.drop)
+                left, wrong = await _drop(world, connection, sale)
                 astir += wrong[:SHOWN_MAX]
                 available[sale.drop] = left
             return Rest(astir, available)
@@ -68,49 +72,53 @@ async def _owed(connection: "asyncpg.Connection") -> list[str]:
     return [f"{count} {what}" for what, count in row.items() if count]
 
 
-async def _drop(world: World, connection: "asyncpg.Connection", drop: str) -> tuple[dict[str, int], list[str]]:
-    server = await world.gates.primary_of(drop)
-    if server is None:
-        return {}, [f"{drop}: no gate has it"]
-    names = keys.stripe(drop)
-    meta = await _hash(server, names.meta)
+async def _drop(world: World, connection: "asyncpg.Connection", sale: Sale) -> tuple[dict[str, int], list[str]]:
+    drop, available, entries, astir = sale.drop, Counter[str](), Counter[Entry](), list[str]()
     epoch = await connection.fetchval("SELECT epoch FROM drops WHERE id = $1", drop)
-    if (int(meta[b"epoch"]), meta[b"replid"].decode()) != (epoch, (await server.info())["master_replid"]):
-        return {}, [f"{drop}: the gate is armed for {int(meta[b'epoch'])}, and the ledger at {epoch}"]
-    astir = []
-    pending = await server.direct.zcard(names.pend) - 1
-    if pending:
-        astir.append(f"{drop}: {pending} grants pending")
-    entries = _entries(await _hash(server, names.ent))
+    for stripe in range(sale.stripes):
+        server = await world.gates.primary_of(drop, stripe)
+        if server is None:
+            return {}, [f"{drop}: no gate has its stripe {stripe}"]
+        names = keys.stripe(drop, stripe)
+        meta = await _hash(server, names.meta)
+        if (int(meta[b"epoch"]), meta[b"replid"].decode()) != (epoch, (await server.info())["master_replid"]):
+            return {}, [f"{drop}: stripe {stripe} is armed for {int(meta[b'epoch'])}, and the ledger at {epoch}"]
+        pending = await server.direct.zcard(names.pend) - 1
+        if pending:
+            astir.append(f"{drop}: {pending} grants pending on stripe {stripe}")
+        entries += _entries(stripe, await _hash(server, names.ent))
+        left = {name: int(meta[f"n:{name}".encode()]) for name in msgspec.msgpack.decode(meta[b"order"])}
+        available.update(left)
     rows = await connection.fetch(
-        "SELECT id::text, member, allocation_id, quantity FROM reservations WHERE drop_id = $1"
-        " AND state IN ('held', 'confirmed')",
+        "SELECT id::text, member, allocation_id, quantity, home_stripe, unit_stripe FROM reservations"
+        " WHERE drop_id = $1 AND state IN ('held', 'confirmed')",
         drop,
     )
-    live = Counter((row[0], row[1], row[2], row[3]) for row in rows)
+    live = Counter[Entry]()
+    for *told, home, unit in rows:
+        live.update({(*told, home, home == unit)} | {(*told, unit, True)})
     astir += [f"{drop}: the gate has {each}, the ledger has not" for each in entries - live]
     astir += [f"{drop}: the ledger has {each}, the gate has not" for each in live - entries]
     taken: Counter[str] = Counter()
-    for (_, _, allocation, quantity), times in entries.items():
-        taken[allocation] += quantity * times
-    available = {name: int(meta[f"n:{name}".encode()]) for name in msgspec.msgpack.decode(meta[b"order"])}
+    for (_, _, allocation, quantity, _, has_unit), times in entries.items():
+        taken[allocation] += quantity * times if has_unit else 0
     for row in await connection.fetch("SELECT id, quantity FROM allocations WHERE drop_id = $1", drop):
         if available[row["id"]] + taken[row["id"]] != row["quantity"]:
             counts = f"{available[row['id']]} available and {taken[row['id']]} taken, of {row['quantity']}"
             astir.append(f"{drop}/{row['id']}: {counts}")
-    return available, astir
+    return dict(available), astir
 
 
 async def _hash(server: Server, key: str) -> dict[bytes, bytes]:
     return cast("dict[bytes, bytes]", await server.direct.hgetall(key))
 
 
-def _entries(found: dict[bytes, bytes]) -> Counter[tuple[str, int, str, int]]:
-    """Reservation, member, allocation and quantity of each entry of the gate."""
-    entries = Counter[tuple[str, int, str, int]]()
+def _entries(stripe: int, found: dict[bytes, bytes]) -> Counter[Entry]:
+    """All entries of a stripe of the gate."""
+    entries = Counter[Entry]()
     for member, lines in found.items():
         if member != b"#":
             for line in lines.decode().split("\n"):
                 name, allocation, quantity, _ = line.split("\t", 3)
-                entries[name, int(member), allocation, int(quantity)] += 1
+                entries[name, int(member), allocation, int(quantity), stripe, not line.endswith("@")] += 1
     return entries

@@ -35,6 +35,7 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     lane: str | None
     members: tuple[int, int]
     codes: list[SoldCode]
+    stripes: int = 1
 
     @property
     def batch(self) -> int:
@@ -43,7 +44,10 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw(random: Random, name: str, first_member: int, opens_at: float) -> Sale:
-    """A small drop: some tens of units in one or two allocations, at times a lane for F-codes, a short hold."""
+    """A small drop: some tens of units in one or two allocations, at times a lane for F-codes, a short hold.
+
+    Two in five are spread over several stripes.
+    """
     units = {"main": random.randint(25, 70)}
     if random.random() < 0.5:
         units["second"] = random.randint(5, 25)
@@ -60,6 +64,7 @@ def draw(random: Random, name: str, first_member: int, opens_at: float) -> Sale:
         lane=lane,
         members=(first_member, random.randint(250, 500)),
         codes=[],
+        stripes=random.choice((1, 1, 1, 2, 4)),
     )
 
 
@@ -97,6 +102,7 @@ def document(sale: Sale) -> dict[str, Any]:
         "price": {"amount": 169_900, "currency": "CNY"},
         "per_member": sale.per_member,
         "hold_seconds": sale.hold_s,
+        "stripes": sale.stripes,
         "allocations": [
             {
                 "id": name,

@@ -218,6 +218,7 @@ async def test_stripes_of_two_epochs_are_no_gate(node: Node, new_drop: NewDrop) 
     assert await units(node, drop) == [0, 0]
     assert isinstance(await whole.status(node.gate, drop, 0), Unarmed)
     assert isinstance(await press(node, drop.id, claim(second)), Held)
+    await node.reconciler.run_once()
     assert await at_rest(node, drop.id) == {"a": 0}
 
 

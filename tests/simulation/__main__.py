@@ -20,8 +20,9 @@ In the calm everything must be at rest within 30 s, and members who come late mu
 must hold at every moment is in `checker` and `gatecheck`, what must hold in the end in `rest`; none of them asks the
 product. That they would notice, `test_controls` shows: every safeguard off is found, by a seed that `seeds` names.
 
-Not here: stripes (the product has one), a Postgres standby, several drops at once, and what the models leave out. Those
-are for the real fault runs.
+A drop has one, two or three stripes, each on a server of its own, and a fault strikes one of these.
+
+Not here: a Postgres standby, several drops at once, and what the models leave out. Those are for the real fault runs.
 """
 
 import sys

@@ -36,8 +36,8 @@ one of those can be given that very port as its own, and keep the server from co
 ENVIRON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 VALKEY_ENVIRON = ENVIRON | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"}
 """The wheel's Valkey has its memory from the C library, whose heap a sale of 100,000 units leaves in pieces, to be
-searched for each of the thousands of Lua strings of a call: every refusal from then on costs twice as much. With as many
-pieces kept at hand as a call needs (by default it is 7 of each size) nothing is searched. It takes some 4 MiB."""
+searched for each of the thousands of Lua strings of a call: every refusal from then on costs twice as much. With as
+many pieces kept at hand as a call needs (by default it is 7 of each size) nothing is searched. It takes some 4 MiB."""
 USER = DATABASE = "flashsale"
 READY_TIMEOUT_S = 120.0
 """Replaying the log after a crash takes its time; a server that died is noticed at once, this is for one that hangs."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
-SAMPLE_EVERY_S = 2.0  # reading the memory of a score of processes takes some 15 ms of a processor
+SAMPLE_EVERY_S = 1.0  # reading the memory of a score of processes takes some 15 ms of a processor
 
 
 class Sample(NamedTuple):

@@ -160,6 +160,7 @@ class Rushed:
             "verdicts_a_second": _rate(self.wins + self.refusals, last),
             "memory_peak_bytes": self.footprint.peaks() | {"all": self.footprint.peak},
             "cpu_s": self.footprint.used_s(self.opens_at, self.opens_at + (last or 0.0)),
+            "cpu_until_sold_out_s": self.footprint.used_s(self.opens_at, self.opens_at + (sold_out or 0.0)),
             "by_second": by_second(self.told),
             "audit": [check._asdict() | {"true": check.true} for check in self.checks],
             "contradiction": self.contradiction,
@@ -196,19 +197,22 @@ def text_of(rushed: Rushed) -> str:
     text += row("errors", f"{found['errors']:,}")
     for why, count in found["repeated"].items():
         text += row(f"repeated after {why}", f"{count:,}")
-    text += "\n" + _costs(found["memory_peak_bytes"], found["cpu_s"], found["last_verdict_s"])
+    text += "\n" + _costs(found)
     text += "\n" + histogram_text(found["by_second"]) + "\n" + checks_text(rushed.checks)
     wrong = rushed.contradiction
     return text + ("The audit is true.\n" if wrong is None else f"The audit is NOT true: {wrong}\n")
 
 
-def _costs(memory: Mapping[str, int], cpu_s: Mapping[str, float], wall_s: float | None) -> str:
-    text = f"{'process':<16}{'memory, at most':>16}{'processor':>12}\n"
+def _costs(found: Mapping[str, Any]) -> str:
+    """Memory and processor time of each process; the latter until all was sold, and from then on."""
+    memory, cpu_s, selling_s = found["memory_peak_bytes"], found["cpu_s"], found["cpu_until_sold_out_s"]
+    text = f"{'process':<16}{'memory, at most':>16}{'processor, selling':>20}{'then':>10}\n"
     for name, used in cpu_s.items():
-        text += f"{name:<16}{memory[name] / MIB:>12,.0f} MiB{used:>10.1f} s\n"
-    busy = sum(cpu_s.values())
-    cores = f" ({busy / wall_s:.1f} cores)" if wall_s else ""
-    return text + f"{'all, at a time':<16}{memory['all'] / MIB:>12,.0f} MiB{busy:>10.1f} s{cores}\n"
+        text += f"{name:<16}{memory[name] / MIB:>12,.0f} MiB{selling_s[name]:>18.1f} s{used - selling_s[name]:>8.1f} s\n"
+    busy, sold = sum(cpu_s.values()), sum(selling_s.values())
+    wall_s = found["last_verdict_s"]
+    cores = f", {busy / wall_s:.1f} cores all in all" if wall_s else ""
+    return text + f"{'all, at a time':<16}{memory['all'] / MIB:>12,.0f} MiB{sold:>18.1f} s{busy - sold:>8.1f} s{cores}\n"
 
 
 def histogram_text(counts: Mapping[str, Sequence[int]]) -> str:

@@ -92,6 +92,7 @@ def test_figures_are_those_of_all_parts() -> None:
     assert told["refusals_a_second"] == pytest.approx(90 / (2.5 - 1.1))
     assert told["memory_peak_bytes"] == {"valkey": 400, "postgres": 900, "all": 1_000}
     assert told["cpu_s"] == {"valkey": pytest.approx(1.5), "postgres": 0.0}
+    assert told["cpu_until_sold_out_s"] == {"valkey": pytest.approx(1.5), "postgres": 0.0}
     text = text_of(found)
     for line in ("opening to sold out                     1.50 s", "sold out to the last verdict            1.00 s"):
         assert line in text

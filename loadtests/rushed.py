@@ -208,11 +208,13 @@ def _costs(found: Mapping[str, Any]) -> str:
     memory, cpu_s, selling_s = found["memory_peak_bytes"], found["cpu_s"], found["cpu_until_sold_out_s"]
     text = f"{'process':<16}{'memory, at most':>16}{'processor, selling':>20}{'then':>10}\n"
     for name, used in cpu_s.items():
-        text += f"{name:<16}{memory[name] / MIB:>12,.0f} MiB{selling_s[name]:>18.1f} s{used - selling_s[name]:>8.1f} s\n"
+        selling = selling_s[name]
+        text += f"{name:<16}{memory[name] / MIB:>12,.0f} MiB{selling:>18.1f} s{used - selling:>8.1f} s\n"
     busy, sold = sum(cpu_s.values()), sum(selling_s.values())
     wall_s = found["last_verdict_s"]
     cores = f", {busy / wall_s:.1f} cores all in all" if wall_s else ""
-    return text + f"{'all, at a time':<16}{memory['all'] / MIB:>12,.0f} MiB{sold:>18.1f} s{busy - sold:>8.1f} s{cores}\n"
+    total = memory["all"] / MIB
+    return text + f"{'all, at a time':<16}{total:>12,.0f} MiB{sold:>18.1f} s{busy - sold:>8.1f} s{cores}\n"
 
 
 def histogram_text(counts: Mapping[str, Sequence[int]]) -> str:

@@ -172,7 +172,7 @@ class Gate:
         codes: Sequence[int] = (),
         stripe: int,
     ) -> Taken | Unarmed:
-        """Units of this stripe for grants whose claims stand on others; and, before that, which of `codes` are spent.
+        """Units of this stripe for grants whose claims stand on others; and which of `codes` are spent then.
 
         Without grants it takes nothing, and tells what is left. A grant is to be asked for once on a stripe.
         """

@@ -147,11 +147,11 @@ class ModelGate(Gate):
         armed = self._armed(drop_id, stripe, min_epoch)
         if armed is None:
             return UNARMED
-        were_spent = [code in armed.codes.spent for code in codes]
         results = [armed.take(grant) for grant in grants]
+        spent = [code in armed.codes.spent for code in codes]
         for grant in settled:
             armed.pending.pop((grant.id, grant.member), None)
-        return Taken(armed.meta.drop.epoch, armed.now, dict(armed.meta.left), were_spent, results)
+        return Taken(armed.meta.drop.epoch, armed.now, dict(armed.meta.left), spent, results)
 
     async def release(
         self,

@@ -56,7 +56,7 @@ async def test_of_several_reasons_the_first_is_given_and_nothing_is_taken(gate: 
     before = await gate.status(drop, 0, [("r1", MEMBER)], stripe=HERE)
     taken = await take(gate, drop, wanted, codes=[CODE, CODE + 1])
     assert [result.value for result in taken.results] == [reasons[0] if reasons else "took"]
-    assert taken.spent == ["fcode_spent" in reasons, False]
+    assert taken.spent == ["fcode_spent" in reasons or not reasons, False], "as it is when all are served"
     after = await gate.status(drop, 0, [("r1", MEMBER)], stripe=HERE)
     assert not isinstance(before, Unarmed)
     assert not isinstance(after, Unarmed)
@@ -66,7 +66,6 @@ async def test_of_several_reasons_the_first_is_given_and_nothing_is_taken(gate: 
     else:
         assert after.available == {"a": 5, "codes": 4}
         assert after.found == after.pending == {"r1": ("codes", 1)}
-        assert (await take(gate, drop, codes=[CODE])).spent == [True]
 
 
 async def test_a_unit_that_was_taken_goes_back_like_any_other(gate: Gate) -> None:

@@ -46,7 +46,7 @@ class Fetched(StrEnum):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What one take call answered: what is left, which of the codes asked for were spent, and a result per claim."""
+    """What one take call answered: what is left, which of the codes asked for are spent, and a result per claim."""
 
     epoch: int
     now_ms: int

@@ -90,7 +90,7 @@ class Decide:
 
 @dataclass(frozen=True)
 class Take:
-    """Units for grants whose claims stand elsewhere, made up, `late` of another epoch; codes to look at before."""
+    """Units for grants whose claims stand elsewhere, made up, `late` of another epoch; codes to look at then."""
 
     grants: tuple[Grant, ...]
     late: tuple[int, ...]

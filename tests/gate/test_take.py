@@ -66,7 +66,6 @@ async def test_of_several_reasons_the_first_is_given_and_nothing_is_taken(gate: 
     else:
         assert after.available == {"a": 5, "codes": 4}
         assert after.found == after.pending == {"r1": ("codes", 1)}
-        assert (await take(gate, drop, codes=[CODE])).spent == [True]
 
 
 async def test_a_unit_that_was_taken_goes_back_like_any_other(gate: Gate) -> None:

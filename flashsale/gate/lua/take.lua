@@ -1,5 +1,6 @@
 #!lua
--- take: units of this stripe for claims that stand on others, what is left here, and which codes are spent.
+-- take: units of this stripe for claims that stand on others; then, of one moment, what is left and which codes are
+-- spent: a code that took the last unit is not seen free beside nothing left.
 -- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes
 -- ARGV[1] least epoch the caller knows of
 -- ARGV[2] claims, MessagePack [[id, member, allocation, quantity, code|"", epoch, entry]...]
@@ -57,6 +58,7 @@ for _, claim in ipairs(cmsgpack.unpack(ARGV[2])) do
 end
 for i, code in ipairs(cmsgpack.unpack(ARGV[4])) do spent[i] = is_spent(code) and 1 or 0 end
 for i, id in ipairs(order) do lefts[2 * i - 1], lefts[2 * i] = id, left[id] end
+for i, code in ipairs(cmsgpack.unpack(ARGV[4])) do spent[i] = is_spent(code) and 1 or 0 end
 
 for id, n in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, n) end
 for field in pairs(spends) do redis.call('HSET', KEYS[4], field, bitmaps[field]) end

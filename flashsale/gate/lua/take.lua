@@ -56,7 +56,6 @@ for _, claim in ipairs(cmsgpack.unpack(ARGV[2])) do
   end
   out[#out + 1] = result
 end
-for i, code in ipairs(cmsgpack.unpack(ARGV[4])) do spent[i] = is_spent(code) and 1 or 0 end
 for i, id in ipairs(order) do lefts[2 * i - 1], lefts[2 * i] = id, left[id] end
 for i, code in ipairs(cmsgpack.unpack(ARGV[4])) do spent[i] = is_spent(code) and 1 or 0 end
 

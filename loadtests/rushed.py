@@ -207,14 +207,16 @@ def _costs(found: Mapping[str, Any]) -> str:
     """Memory and processor time of each process; the latter until all was sold, and from then on."""
     memory, cpu_s, selling_s = found["memory_peak_bytes"], found["cpu_s"], found["cpu_until_sold_out_s"]
     text = f"{'process':<16}{'memory, at most':>16}{'processor, selling':>20}{'then':>10}\n"
-    for name, used in cpu_s.items():
-        selling = selling_s[name]
-        text += f"{name:<16}{memory[name] / MIB:>12,.0f} MiB{selling:>18.1f} s{used - selling:>8.1f} s\n"
-    busy, sold = sum(cpu_s.values()), sum(selling_s.values())
+
+    def line(name: str, had_bytes: int, sold_s: float, then_s: float) -> str:
+        return f"{name:<16}{had_bytes / MIB:>12,.0f} MiB{sold_s:>18.1f} s{then_s:>8.1f} s"
+
+    for name, used_s in cpu_s.items():
+        text += line(name, memory[name], selling_s[name], used_s - selling_s[name]) + "\n"
+    busy_s, sold_s = sum(cpu_s.values()), sum(selling_s.values())
     wall_s = found["last_verdict_s"]
-    cores = f", {busy / wall_s:.1f} cores all in all" if wall_s else ""
-    total = memory["all"] / MIB
-    return text + f"{'all, at a time':<16}{total:>12,.0f} MiB{sold:>18.1f} s{busy - sold:>8.1f} s{cores}\n"
+    cores = f", {busy_s / wall_s:.1f} cores all in all" if wall_s else ""
+    return text + line("all, at a time", memory["all"], sold_s, busy_s - sold_s) + cores + "\n"
 
 
 def histogram_text(counts: Mapping[str, Sequence[int]]) -> str:

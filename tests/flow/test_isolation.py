@@ -9,8 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from flashsale import embedded
-from flashsale import reservations as flow
+from flashsale import embedded, lanes
 from flashsale.catalog import Catalog
 from flashsale.domain import Points, Refusal, State, Verdict
 from flashsale.gate import Gate
@@ -110,7 +109,7 @@ async def test_who_waits_for_longer_than_allowed_is_told_so(
     node: Node, new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, urls: embedded.Servers
 ) -> None:
     """A gate that stalls costs one time-out, not one after the other for all who queue behind."""
-    monkeypatch.setattr(flow, "WAIT_SHARE", 0.0)
+    monkeypatch.setattr(lanes, "WAIT_SHARE", 0.0)
     drop = await new_drop()
     own = await make_node(urls)
     await own.catalog.get(drop.id)

@@ -78,6 +78,11 @@ class World:
                 codes |= set() if g.code is None else {g.code}
         return kept
 
+    def asked(self, command: Take) -> list[Grant]:
+        """Its grants, under ids that nothing was taken for before: a unit is asked for once."""
+        first = len(self.known)
+        return [msgspec.structs.replace(g, id=f"{g.id}-{first}-{n}") for n, g in enumerate(command.grants)]
+
     def note(self, command: Command, answer: object) -> None:
         """Remember what the gate said."""
         if isinstance(command, Arm) and command.step > 0:
@@ -85,7 +90,7 @@ class World:
         if isinstance(answer, Decisions):
             self.known += [r for r in answer.results if isinstance(r, Grant)]
         if isinstance(command, Take) and isinstance(answer, Taken):
-            made = zip(command.grants, answer.results, strict=True)
+            made = zip(self.asked(command), answer.results, strict=True)
             self.known += [grant for grant, result in made if result is Fetched.TOOK]
 
 
@@ -116,7 +121,8 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
             )
         case Take():
             epochs = [drop.epoch - (n in command.late) for n in range(len(command.grants))]
-            grants = [msgspec.structs.replace(g, epoch=e) for g, e in zip(command.grants, epochs, strict=True)]
+            asked = zip(world.asked(command), epochs, strict=True)
+            grants = [msgspec.structs.replace(g, epoch=epoch) for g, epoch in asked]
             settled, least = world.picked(command.settle), drop.epoch + command.ahead
             return await gate.take(drop.id, least, grants, settled, codes=command.codes, stripe=0)
         case Release():

@@ -7,8 +7,9 @@ Whatever is in the least unusual (a body still on its way, packed or chunked, `E
 closed, a client that does not read, a drop that is not at hand) stays in the queue and takes the ordinary way to the
 same answer. While a press waits for its verdict, what the client sends behind it waits, too: answers keep their order.
 
-The attributes of aiohttp's that are used are private ones (`_waiter`: set while nothing is under way; `_messages`);
-`tests/web/test_express.py` sends the same bytes down both ways and compares the answers.
+It leans on private attributes of aiohttp's class: of its queue, its keep-alive and its shutdown. A new version may
+change them, so `tests/web/test_express.py` sends the same bytes down both ways and compares the answers, lets
+connections idle and clients go away or not read; `test_shutdown.py` stops the service with presses under way.
 """
 
 import asyncio

@@ -301,7 +301,6 @@ class Stripes:
         async def call(items: list[Item]) -> list[Told]:
             """Whatever is to be asked of one stripe; what gives units back comes first, what claims them last."""
             answers: dict[int, Told] = {}
-            looking, self._looking[stripe] = self._looking[stripe], []
             presses: list[tuple[int, Press]] = []
             grants: list[tuple[int, Grant]] = []
             looks: list[tuple[int, Look]] = []
@@ -316,6 +315,9 @@ class Stripes:
                 ids = [(back.grant.id, back.grant.member) for _, back in backs]
                 epoch = await self._gate.release(self._drop().id, ids, stripe=stripe)
                 answers.update((n, epoch) for n, _ in backs)
+            looking: list[asyncio.Future[Seen | Unarmed]] = []
+            if presses or grants or looks:  # what only gives units back tells nothing of what is left
+                looking, self._looking[stripe] = self._looking[stripe], []
             if grants or (looks and not presses) or any(look.code is not None for _, look in looks):
                 await self._take(stripe, grants, looks, answers)
             if presses:

@@ -1,5 +1,6 @@
 """A drop over several stripes: sold to the last unit and not one more, whoever comes to whichever of them."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,10 +12,11 @@ from redis.asyncio import Redis
 from flashsale import embedded, reconcile
 from flashsale.batches import Batches
 from flashsale.domain import Decision, Fcode, Grant, Refusal, Tier, Verdict, home_stripe
-from flashsale.gate import Decisions, Gate
+from flashsale.gate import Decisions, Gate, Unarmed
 from flashsale.ledger import ArmState
+from flashsale.looks import Seen
 from flashsale.reservations import Held, Limits
-from flashsale.stripes import Decided, Stripes
+from flashsale.stripes import Back, Decided, Look, Stripes
 from tests.flow.faults import at_rest, id_of, press
 from tests.flow.striped import BUYERS, PROCESSES, STRIPES, UNITS, rush, units
 from tests.flow.test_fcodes import KEYS, codes_of, minted, shows
@@ -105,6 +107,20 @@ async def test_stripes_that_each_have_all_units_oversell_in_this_harness(
     assert len(grants) == STRIPES * UNITS
     outcomes = Counter(type(o).__name__ for o in await nodes[0].ledger.reservations.commit(drop.id, grants))
     assert outcomes == {"Committed": UNITS, "SecondLock": (STRIPES - 1) * UNITS}
+
+
+async def test_a_call_that_gives_units_back_answers_no_look(node: Node, new_drop: NewDrop) -> None:
+    """It tells nothing of what is left: what the stripe told long before would be taken for news, and be sold out."""
+    drop = await new_drop(allocation(quantity=2), stripes=2)
+    stripes = node.reservations._lanes_of(drop.id).gate
+    assert isinstance(stripes, Stripes)
+    stripes._seen[1] = Seen(drop.epoch, {"a": 0})
+    look: asyncio.Future[Seen | Unarmed] = asyncio.get_running_loop().create_future()
+    stripes._looking[1].append(look)
+    await stripes._call_of(1)([Back(Grant("nobody's", 1, "a", 1, 1, None, "a|1", drop.epoch, 1))])
+    assert not look.done()
+    await stripes._call_of(1)([Look()])
+    assert look.result() == Seen(drop.epoch, {"a": 1})
 
 
 async def test_a_look_that_is_older_than_the_press_is_not_believed(node: Node, new_drop: NewDrop) -> None:

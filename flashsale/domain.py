@@ -156,6 +156,11 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
         return next((a for a in self.allocations if a.id == allocation_id), None)
 
     @property
+    def is_new(self) -> bool:
+        """Whether no gate was ever armed for it: a rebuild begins with a new epoch, and the first is its birthday."""
+        return self.epoch == round(self.created_at.timestamp() * 1000)
+
+    @property
     def ends_at(self) -> datetime:
         """When the last window closes."""
         return max((a.closes_at for a in self.allocations), default=self.created_at)
@@ -232,6 +237,9 @@ class Refusal(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     opens_at_ms: int | None = None
+
+
+SOLD_OUT: Final = Refusal(Verdict.SOLD_OUT)
 
 
 class Withheld(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ next finds it unarmed and rebuilds it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import structlog
 from flashsale.catalog import Catalog
 from flashsale.domain import Allocation, Drop, Points, Reservation
 from flashsale.errors import Refused, Unavailable
-from flashsale.gate import Gate, Status, Unarmed, whole
+from flashsale.gate import LEASE_MS, Gate, Status, Unarmed, whole
 from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
 
 OUTBOX_MAX: Final = 10_000
@@ -272,7 +273,17 @@ class Operations:
         drop = await self._catalog.reload(drop_id)
         if drop is None:
             raise unknown_drop(drop_id)
+        await self._leases_are_over(drop)
         return drop
+
+    async def _leases_are_over(self, drop: Drop) -> None:
+        """Return when no process refuses by what was before the act; that is at once unless the drop is sold out."""
+        out_ms = LEASE_MS
+        with contextlib.suppress(Unavailable):
+            status = await whole.status(self._gate, drop, drop.epoch)
+            out_ms = LEASE_MS if isinstance(status, Unarmed) else status.out_ms
+        if out_ms:
+            await asyncio.sleep(out_ms / 1_000)
 
 
 def _balance_of(units: Units, before: Status, after: Status) -> AllocationBalance:

@@ -1,6 +1,7 @@
 """One drop's way through a process: the lanes in which claims go to the gate and grants to the ledger."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -10,6 +11,7 @@ from flashsale.circuit import Circuit
 from flashsale.combining import Lane
 from flashsale.domain import Claim, Decision, Grant
 from flashsale.gate import Unarmed
+from flashsale.leases import Leases
 from flashsale.ledger import Commit
 from flashsale.stripes import Stripes
 
@@ -31,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True):
     ledger_batch_max: int = 512
     ledger_queue_max: int = 20_000
     answer_max_s: float = 10.0
+    leases_from: int = 64
+    """Refusals within the time of a lease, in one process, from which it asks the gate for one."""
 
 
 class Lanes:
@@ -45,6 +49,13 @@ class Lanes:
         self.gate: Lane[Claim, Decision | Unarmed] | Stripes
         """A lane of calls to the one stripe that most drops have; or one for each, and the ways between them."""
         self.settle: Callable[[Grant], None]
+        self.leases: Leases | None = None
+        """Under which presses are refused without asking the gate; a striped drop has none."""
+
+    async def kept_back(self, grants: Iterable[Grant]) -> None:
+        """Return when no process refuses any more that has not heard of these, which the gate has just granted."""
+        if self.leases is not None and (kept_back_s := self.leases.kept_back_s) and any(g.pending for g in grants):
+            await asyncio.sleep(kept_back_s)
 
     def grants_max(self) -> int | None:
         """How many may be granted in the next call; None: any number."""

@@ -22,7 +22,8 @@ granted before can be committed, so that what is read next is all there is. (Rea
 a unit sold and for sale.) Then live reservations and configuration are read in one snapshot of the ledger, brought into
 a staging key in parts, counted, and swapped into place by one script, which checks again that the server is the same
 and that nobody was quicker with a later epoch. Old pending grants go with the old gate; their commits are stale. Two
-processes that rebuild at once do twice the work and no harm: the later epoch wins. A lease keeps them from it.
+processes that rebuild at once do twice the work and no harm: the later epoch wins. A lease keeps them from it. (Leases
+of another kind, under which processes refuse by themselves, may outlive the gate that gave them: see `leases`.)
 
 **What a crash leaves behind** is one of three things, each found by looking, none by remembering:
 
@@ -49,6 +50,7 @@ worker may die at any line.
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -62,7 +64,7 @@ from flashsale import metrics
 from flashsale.catalog import Catalog
 from flashsale.domain import CODES_STRIPE, LIVE, Drop, Points, State
 from flashsale.errors import Unavailable
-from flashsale.gate import Gate, Unarmed, whole
+from flashsale.gate import LEASE_MS, Gate, Unarmed, whole
 from flashsale.gate.codes import Field, batch_field, bit_fields, bound_fields
 from flashsale.ledger import ArmState, Ledger, Part
 
@@ -176,7 +178,7 @@ class Arming:
             if epoch is None:
                 return False
             self._catalog.raise_epoch(drop.id, epoch)
-            result = await self._copy(drop.id, epoch)
+            result = await self._copy(drop.id, epoch, leased_s=0.0 if drop.is_new else LEASE_MS / 1_000)
             metrics.rebuilds.labels(drop.id, result).inc()
             took_s = loop.time() - began
             log.info("gate.rebuild", drop=drop.id, epoch=epoch, result=result, seconds=took_s)
@@ -185,19 +187,21 @@ class Arming:
                 return result == "ok"
         raise Unavailable("The gate was lost again while it was being rebuilt; repeat the same request.")
 
-    async def _copy(self, drop_id: str, epoch: int) -> str:
+    async def _copy(self, drop_id: str, epoch: int, *, leased_s: float) -> str:
         async with self._ledger.drops.read_for_arming(drop_id, epoch) as found:
             if found is None:
                 return "superseded"
             state, parts = found
             stripes = state.drop.stripes
+            begun_at = asyncio.get_running_loop().time()
             begun = await whole.each(stripes, lambda stripe: self._gate.arm_begin(drop_id, epoch, stripe=stripe))
             if set(begun) != {"ok"}:
                 return "superseded"
             members = await self._copy_entries(drop_id, epoch, parts)
             if members is None:
                 return "lost"
-            finished = await whole.each(stripes, partial(self._finish, state, members))
+            finish = partial(self._finish, state, members, leased_until=begun_at + leased_s)
+            finished = await whole.each(stripes, finish)
             return next((answer for answer in ("superseded", "lost") if answer in finished), "ok")
 
     async def _copy_entries(self, drop_id: str, epoch: int, parts: AsyncIterator[Part]) -> Counter[int] | None:
@@ -216,7 +220,7 @@ class Arming:
             await asyncio.gather(*sent.values(), return_exceptions=True)
         return members
 
-    async def _finish(self, state: ArmState, members: Counter[int], stripe: int) -> str:
+    async def _finish(self, state: ArmState, members: Counter[int], stripe: int, *, leased_until: float) -> str:
         drop = state.drop
         # A million spent codes take most of a second.
         codes = await asyncio.to_thread(_code_fields, state, stripe)
@@ -229,6 +233,7 @@ class Arming:
             codes=len(codes) // 2,
             bound=[b.id for b in state.batches if b.bound],
             ttl_ms=self._ttl_ms(drop),
+            leased_ms=max(0, math.ceil(1_000 * (leased_until - asyncio.get_running_loop().time()))),
             stripe=stripe,
         )
 

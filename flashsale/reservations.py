@@ -19,6 +19,7 @@ from flashsale.circuit import Circuit
 from flashsale.combining import Lane
 from flashsale.domain import (
     LIVE,
+    SOLD_OUT,
     Claim,
     Decision,
     Drop,
@@ -33,6 +34,7 @@ from flashsale.domain import (
 from flashsale.errors import LedgerUnavailable, Overloaded, Unavailable
 from flashsale.gate import UNARMED, Gate, Unarmed, whole
 from flashsale.lanes import Lanes, Limits, gate_lane, ledger_lane
+from flashsale.leases import Leases
 from flashsale.ledger import (
     Commit,
     Committed,
@@ -122,6 +124,8 @@ class Reservations:
         `decision`, and then `outcome`, are given where gate and ledger have been asked already.
         """
         lanes = self._lanes_of(drop_id)
+        if decision is None and lanes.leases is not None and lanes.leases.refused([claim]):
+            return SOLD_OUT
         began = self._now()
         for attempt in range(ATTEMPTS_MAX):
             if attempt and self._now() - began > LAST_ATTEMPT_SHARE * self._limits.answer_max_s:
@@ -138,6 +142,8 @@ class Reservations:
             if isinstance(grant, Unarmed):
                 await self._rebuilt(drop_id)
                 continue
+            if outcome is None:
+                await lanes.kept_back([grant])
             kept, outcome = outcome or await lanes.ledger.submit(grant), None
             answer = await self._answer(drop_id, claim, grant, kept, lanes)
             if answer is not None:
@@ -265,16 +271,30 @@ class Reservations:
     def _open_one(self, drop_id: str, lanes: Lanes) -> None:
         waiting: list[Grant] = []
 
+        def told(refused: int) -> None:
+            asyncio.get_running_loop().call_soon(self._on_decided, drop_id, list[Decision]([SOLD_OUT] * refused))
+
+        lanes.leases = leases = Leases(
+            self._gate,
+            drop_id,
+            min_epoch=lambda: self._catalog.min_epoch(drop_id),
+            now=self._now,
+            told=told,
+            leases_from=self._limits.leases_from,
+        )
+
         async def decide(claims: list[Claim]) -> list[Decision | Unarmed]:
             settled, waiting[:] = waiting[:SETTLED_PER_CALL_MAX], waiting[SETTLED_PER_CALL_MAX:]
-            grants_max = lanes.grants_max()
+            grants_max, drop, began = lanes.grants_max(), self._drop(drop_id), self._now()
+            min_epoch = self._catalog.min_epoch(drop_id)
             with metrics.gate_seconds.time():
                 decided = await self._gate.decide(
-                    self._drop(drop_id), self._catalog.min_epoch(drop_id), claims, settled, grants_max=grants_max
+                    drop, min_epoch, claims, settled, grants_max=grants_max, lease=leases.log
                 )
             if isinstance(decided, Unarmed):
                 return [UNARMED] * len(claims)
             self._heard_clock(decided.now_ms)
+            leases.heard(began, drop, claims, decided)
             # Who only listens is told afterwards, so that no fault of theirs can take an answer from anybody.
             asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
             return list(decided.results)

@@ -54,6 +54,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         PositiveSeconds,
         _is("A press is answered within this, seconds: with 503 when the stores do not answer. Clients wait longer."),
     ] = 10.0
+    leases_from: Annotated[
+        Positive,
+        _is(
+            "Refusals in 200 ms, in one process, from which it refuses the sold out by itself for 200 ms at a time; "
+            "meanwhile a yes is kept back until that has ended."
+        ),
+    ] = 64
     body_max_bytes: Annotated[Positive, _is("Largest JSON body, bytes; beyond it 413.")] = 65_536
     points_body_max_bytes: Annotated[Positive, _is("Largest points CSV, bytes; beyond it 413.")] = 4_294_967_296
     confirm_by: Annotated[

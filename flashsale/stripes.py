@@ -43,7 +43,7 @@ import msgspec
 
 from flashsale import metrics
 from flashsale.combining import Lane
-from flashsale.domain import CODES_STRIPE, Claim, Decision, Drop, Fcode, Grant, Refusal, Verdict, home_stripe
+from flashsale.domain import CODES_STRIPE, SOLD_OUT, Claim, Decision, Drop, Fcode, Grant, Refusal, Verdict, home_stripe
 from flashsale.errors import Unavailable
 from flashsale.gate import UNARMED, Fetched, Gate, Unarmed
 from flashsale.looks import Dry, Seen, Turn, are_dry
@@ -89,7 +89,6 @@ Settle = Callable[[int], list[Grant]]
 
 
 _LOOK: Final = Look()
-_SOLD_OUT: Final = Refusal(Verdict.SOLD_OUT)
 
 
 def _pass_on(look: "asyncio.Future[Seen | Unarmed]", done: "asyncio.Future[Told]") -> None:
@@ -379,7 +378,7 @@ class Stripes:
         public = tuple(a.id for a in drop.allocations if not isinstance(a.access, Fcode))
         for at, ((n, press), result) in enumerate(zip(presses, decided.results, strict=True)):
             short = decided.short.get(at, ())
-            if result == _SOLD_OUT and not short:
+            if result == SOLD_OUT and not short:
                 short = public if press.claim.allocation is None else (press.claim.allocation,)
             answers[n] = Decided(result, decided.epoch, short, turn)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from flashsale.domain import Claim, Decision, Grant, Refusal, Reservation
+from flashsale.domain import SOLD_OUT, Claim, Decision, Grant, Refusal, Reservation
 from flashsale.errors import Overloaded, Unavailable
 from flashsale.gate import Unarmed
 from flashsale.lanes import Lanes, Limits
@@ -61,6 +61,20 @@ class Together:
 
     async def reserve(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
         """Reserve all; `tell` gets the place of a claim among `claims` with what it hears."""
+        leases = self._lanes(drop_id).leases
+        if leases is not None and (refused := leases.refused(claims)) is not None:
+            places = [at for at, is_refused in enumerate(refused) if not is_refused]
+            for at, is_refused in enumerate(refused):
+                if is_refused:
+                    tell(at, SOLD_OUT)
+            if places:
+                await self._reserve_all(
+                    drop_id, [claims[at] for at in places], lambda at, answer: tell(places[at], answer)
+                )
+            return
+        await self._reserve_all(drop_id, claims, tell)
+
+    async def _reserve_all(self, drop_id: str, claims: Sequence[Claim], tell: Tell) -> None:
         size = self._limits.gate_batch_max
         parts = range(0, len(claims), size)
         if len(parts) == 1:
@@ -75,9 +89,14 @@ class Together:
         if isinstance(lanes.gate, Stripes):  # between the stripes each goes its own way
             await asyncio.gather(*(self._alone(drop_id, c, partial(tell, at)) for at, c in enumerate(claims)))
             return
+        room = max(0, self._limits.ledger_queue_max - lanes.ledger.depth)
+        room = min(room, max(0, self._limits.gate_queue_max - lanes.gate.depth))
+        for at in range(room, len(claims)):
+            tell(at, Overloaded("Too many requests are waiting; repeat the same request in a moment."))
+        if not room:
+            return
+        claims = claims[:room]
         try:
-            if lanes.ledger.depth + len(claims) > self._limits.ledger_queue_max:
-                raise Overloaded("Too many reservations are waiting to be stored; repeat the same request.")
             decisions = await lanes.gate.submit_many(claims)
         except Unavailable as fault:
             for at in range(len(claims)):
@@ -104,6 +123,7 @@ class Together:
     ) -> None:
         """Commit these grants in one call, and tell who had them."""
         lanes = self._lanes(drop_id)
+        await lanes.kept_back(grant for _, grant in grants)
         try:
             outcomes = await lanes.ledger.submit_many(grant for _, grant in grants)
         except Unavailable as fault:

@@ -1,6 +1,6 @@
 """Reads the gate: its raw keys, standalone, behind Sentinel or in a cluster, without a script of the product's.
 
-One hash tag per drop and stripe, `fs2:{drop:stripe}:`, and below it
+One hash tag per drop and stripe, `fs3:{drop:stripe}:`, and below it
 
 - `meta`: hash `epoch`, `replid`, `paused`, `closed`, `limit`, `order` (MessagePack [allocation …]), `bound`
   (MessagePack [batch …]), and per allocation `a:<id>` (MessagePack [opens ms, closes ms, kind, argument]) and
@@ -26,7 +26,7 @@ from redis.asyncio.cluster import ClusterNode
 from flashsale.audit.facts import Entry, Head, Pending
 from flashsale.audit.report import Unreadable, uuid_bytes
 
-LAYOUT: Final = "fs2"
+LAYOUT: Final = "fs3"
 TIMEOUT_S: Final = 10.0
 FIELDS_AT_ONCE: Final = 2_000
 REDIS_PORT: Final = 6379

@@ -22,22 +22,27 @@ from flashsale.gate.replies import (
     UNARMED,
     Decisions,
     Fetched,
+    Lease,
     Status,
     Taken,
     Unarmed,
     decisions,
     entry_of,
     grant_of,
+    lease_of,
     pairs,
     units,
 )
 from flashsale.gate.requests import requests
 from flashsale.gate.scripts import NAMES, PASSING, Script
 
-__all__ = ["UNARMED", "Decisions", "Fetched", "Gate", "Status", "Taken", "Unarmed", "connect"]
+__all__ = ["UNARMED", "Decisions", "Fetched", "Gate", "Lease", "Status", "Taken", "Unarmed", "connect"]
 
 STAGING_TTL_MS: Final = 60_000
 ARMING_LEASE_MS: Final = 3_000
+LEASE_MS: Final = 200
+"""For so long a process refuses by itself (`flashsale.leases`), and a yes is kept back at most."""
+MEMBERS_PER_SCAN: Final = 5_000
 KEEPS_PLACE: Final = 1
 STAYS_SPENT: Final = 2
 
@@ -55,17 +60,6 @@ def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str
             return "tier", at_least
         case Fcode():
             return "fcode", 0
-
-
-def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
-    """The keys of the eligible sets that a drop's allocations name, each once, in listed order."""
-    named = (a.eligible_set for a in drop.allocations if a.eligible_set is not None)
-    return tuple(dict.fromkeys(keys.eligible(drop.id, stripe, name) for name in named))
-
-
-def bound_keys(drop_id: str, stripe: int, batches: Iterable[int]) -> tuple[str, ...]:
-    """The keys of the lists of whom the codes of these batches belong to."""
-    return tuple(keys.bound(drop_id, stripe, batch) for batch in batches)
 
 
 class Gate:
@@ -88,8 +82,8 @@ class Gate:
     async def _in_time(self, call: Callable[[], Awaitable[object]]) -> object:
         """The reply. A call for which there is no connection waits for one: the client would refuse it.
 
-        `asyncio.wait_for` of Python 3.11, through which the client sends, answers with the result when a cancellation
-        comes together with it: that one is raised here, or a task without end would never hear of it.
+        `asyncio.wait_for` of Python 3.11, by which a client may wait, answers with the result when a cancellation comes
+        together with it: that one is raised here, or a task without end would never hear of it.
         """
         again = "repeat the same request."
         task = asyncio.current_task()
@@ -116,6 +110,7 @@ class Gate:
         stripe: int = 0,
         elsewhere: Mapping[str, tuple[int, int]] | None = None,
         spent: Collection[int] = (),
+        lease: tuple[str, int] | None = None,
     ) -> Decisions | Unarmed:
         """A decision for each claim, each under a new id; `settled` grants ride along and leave `pend`.
 
@@ -125,26 +120,35 @@ class Gate:
         of them on one stripe. A claim that finds too few here and enough there is granted without its unit
         (`Grant.elsewhere`), which `take` may have; each unit is promised once in a call. `spent` are the places of
         those claims whose codes were seen spent on stripe 0.
+
+        With `lease` (the log of late members, and how much of it is known; "" and 0 at first), a lease is asked for.
         """
         ids = self._new_ids(len(claims))
         batches = [*{c.code // CODES_PER_BATCH_MAX for c in claims if c.code is not None}]
         reply = await self._run(
             "decide",
-            (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, batches)),
+            (
+                *keys.stripe(drop.id, stripe)[:5],
+                *keys.eligible_of(drop, stripe),
+                *keys.bound_of(drop.id, stripe, batches),
+            ),
             min_epoch,
             requests(ids, claims, spent),
             _pack([f"{g.id}|{g.member}" for g in settled]),
             _pack(batches),
             len(claims) if grants_max is None else grants_max,
             b"" if elsewhere is None else _pack(elsewhere),
+            LEASE_MS,
+            b"" if lease is None else _pack(lease),
         )
         assert isinstance(reply, list)
         if reply[0] != b"ok":
             return UNARMED
-        epoch, now_ms = reply[1], reply[2]
+        epoch, now_ms, out_ms = reply[1:4]
+        given = None if lease is None else lease_of(reply.pop())
         left = {} if elsewhere is None else pairs(reply.pop())
-        results, short = decisions(reply[3:], ids, claims, epoch, stripe)
-        return Decisions(epoch, now_ms, results, left, short)
+        results, short = decisions(reply[4:], ids, claims, epoch, stripe)
+        return Decisions(epoch, now_ms, results, left, short, out_ms, given)
 
     async def take(
         self,
@@ -223,10 +227,10 @@ class Gate:
         Only with `look_for` (id, member) does it list what is pending and which of these have an entry.
         """
         wanted = b"" if look_for is None else _pack([(i, str(m)) for i, m in look_for])
-        names = (*keys.stripe(drop.id, stripe)[:4], *eligible_keys(drop, stripe))
+        names = (*keys.stripe(drop.id, stripe)[:4], *keys.eligible_of(drop, stripe))
         bound: list[int] = []
         while True:
-            lists = bound_keys(drop.id, stripe, bound)
+            lists = keys.bound_of(drop.id, stripe, bound)
             reply = await self._run("status", (*names, *lists), min_epoch, wanted, _pack(bound))
             assert isinstance(reply, list)
             if reply[0] != b"bound":
@@ -234,15 +238,31 @@ class Gate:
             bound = reply[1:]
         if reply[0] != b"ok":
             return UNARMED
-        rest = reply[3:]
+        rest = reply[4:]
         pend, found = (len(rest),) * 2 if look_for is None else (rest.index(b"#pend"), rest.index(b"#found"))
         return Status(
             epoch=reply[2],
             now_ms=reply[1],
+            out_ms=reply[3],
             available={name.decode(): left for name, left in rest[:pend]},
             pending=units(rest[pend + 1 : found]),
             found=units(rest[found + 1 :]),
         )
+
+    async def members(self, drop_id: str, *, stripe: int = 0) -> set[int]:
+        """Who has an entry. Who gets one while they are read may be among them or not."""
+        found: set[int] = set()
+        cursor: object = 0
+        while True:
+            cursor, fields = await self._scan(keys.stripe(drop_id, stripe).ent, cursor)
+            found.update(int(member) for member in fields if member != b"#")
+            if cursor == 0:
+                return found
+
+    async def _scan(self, key: str, cursor: object) -> tuple[int, Iterable[bytes]]:
+        reply = await self._command("HSCAN", key, cursor, "COUNT", MEMBERS_PER_SCAN)
+        assert isinstance(reply, tuple | list)
+        return int(reply[0]), reply[1]
 
     async def take_lease(self, drop_id: str, *, stripe: int = 0) -> bool:
         """Take the lease to rebuild: keeps processes from doing the same work, nothing more."""
@@ -263,18 +283,18 @@ class Gate:
 
     async def arm_begin(self, drop_id: str, epoch: int, *, stripe: int = 0) -> Literal["ok", "superseded"]:
         """Open the stagings for `epoch`, unless the gate is armed for it or a later one already."""
-        names = (*keys.stripe(drop_id, stripe)[:4], *_stagings(drop_id, stripe, epoch))
+        names = (*keys.stripe(drop_id, stripe)[:4], *keys.stagings(drop_id, stripe, epoch))
         reply = await self._run("arm_begin", names, epoch, STAGING_TTL_MS)
         return "ok" if reply == b"ok" else "superseded"
 
     async def arm_chunk(self, drop_id: str, epoch: int, fields: Sequence[str], *, stripe: int = 0) -> bool:
         """Add [member, entries, member, entries …] to the staging; False when it is lost."""
-        names = _stagings(drop_id, stripe, epoch)
+        names = keys.stagings(drop_id, stripe, epoch)
         return await self._run("arm_chunk", names, _pack(fields), STAGING_TTL_MS) == b"ok"
 
     async def arm_codes(self, drop_id: str, epoch: int, fields: Sequence[Field], *, stripe: int = 0) -> bool:
         """Add [name, value …] of the hash `codes` to its staging (`codes` makes them); False when it is lost."""
-        names = _stagings(drop_id, stripe, epoch)[::-1]
+        names = keys.stagings(drop_id, stripe, epoch)[::-1]
         return await self._run("arm_chunk", names, pack_fields(fields), STAGING_TTL_MS) == b"ok"
 
     async def arm_finish(
@@ -286,11 +306,13 @@ class Gate:
         codes: int = 0,
         bound: Sequence[int] = (),
         ttl_ms: int,
+        leased_ms: int = 0,
         stripe: int = 0,
     ) -> Literal["ok", "lost", "superseded"]:
         """Swap the stagings, which must hold `members` and `codes` fields, into place: armed for the drop's epoch.
 
         `bound` are the batches whose members must be known; a list that is not whole is removed, and all is `lost`.
+        `leased_ms`: for so long leases may be out that a gate has given of which nothing is left.
         """
         meta: list[object] = [
             *("paused", "1" if drop.paused else "0", "closed", "1" if drop.closed else "0"),
@@ -299,9 +321,12 @@ class Gate:
         for a in drop.allocations:
             window = (unix_ms(a.opens_at, up=True), unix_ms(a.closes_at, up=False))
             meta += [f"a:{a.id}", (*window, *_access_fields(drop, a, stripe)), f"n:{a.id}", free[a.id]]
-        names = (*keys.stripe(drop.id, stripe)[:4], *_stagings(drop.id, stripe, drop.epoch))
-        lists = (*eligible_keys(drop, stripe), *bound_keys(drop.id, stripe, bound))
-        reply = await self._run("arm_finish", (*names, *lists), drop.epoch, members, codes, _pack(meta), ttl_ms)
+        *names, late, _ = keys.stripe(drop.id, stripe)
+        names += (*keys.stagings(drop.id, stripe, drop.epoch), late)
+        lists = (*keys.eligible_of(drop, stripe), *keys.bound_of(drop.id, stripe, bound))
+        reply = await self._run(
+            "arm_finish", (*names, *lists), drop.epoch, members, codes, _pack(meta), ttl_ms, leased_ms
+        )
         assert isinstance(reply, bytes)
         answer = reply.decode()
         assert answer in {"ok", "lost", "superseded"}
@@ -367,7 +392,3 @@ class Gate:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
-
-
-def _stagings(drop_id: str, stripe: int, epoch: int) -> tuple[str, str]:
-    return keys.staging(drop_id, stripe, str(epoch)), keys.staging(drop_id, stripe, f"codes-{epoch}")

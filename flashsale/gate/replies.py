@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from enum import Enum, StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from flashsale.domain import Claim, Decision, Grant, Refusal, Verdict, Withheld
+from flashsale.domain import SOLD_OUT, Claim, Decision, Grant, Refusal, Verdict, Withheld
 
 
 class Unarmed(Enum):
@@ -16,6 +16,19 @@ class Unarmed(Enum):
 
 
 UNARMED: Final = Unarmed.UNARMED
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """For so long, from when it asked, a process may refuse by itself whoever has nothing (`flashsale.leases`).
+
+    `members` have got something since it read the log of late members up to where it said; of another log, `log` and
+    `length` tell where to begin.
+    """
+
+    lasts_ms: int
+    log: str
+    length: int
+    members: frozenset[int]
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -31,6 +44,9 @@ class Decisions(msgspec.Struct, frozen=True):
     results: list[Decision]
     left: dict[str, int] = {}
     short: dict[int, tuple[str, ...]] = {}
+    out_ms: int = 0
+    """For so long, as of `now_ms`, some process may refuse by itself: who gets something now must not know before."""
+    lease: Lease | None = None
 
 
 class Fetched(StrEnum):
@@ -64,6 +80,8 @@ class Status(msgspec.Struct, frozen=True):
 
     epoch: int
     now_ms: int
+    out_ms: int
+    """For so long some process may refuse by itself."""
     available: dict[str, int]
     pending: dict[str, tuple[str, int]]
     found: dict[str, tuple[str, int]]
@@ -71,6 +89,7 @@ class Status(msgspec.Struct, frozen=True):
 
 WORDS: Final[dict[bytes, Refusal | Withheld]] = {
     **{v.value.encode(): Refusal(v) for v in Verdict},
+    b"sold_out": SOLD_OUT,
     b"withheld": Withheld(),
 }
 """Decisions that are a word and nothing more: prepared, because most are."""
@@ -158,6 +177,14 @@ def entry_of(g: Grant) -> str:
     """A grant as the entry that the stripe of its unit has of it."""
     code = "" if g.code is None else g.code
     return f"{g.id}\t{g.allocation}\t{g.quantity}\t{g.slot}\t{g.key or ''}\t{g.payload}\t{code}"
+
+
+def lease_of(given: list[Any]) -> Lease | None:
+    """What came of asking for a lease."""
+    if not given:
+        return None
+    lasts_ms, log, length, members = given
+    return Lease(lasts_ms, log.decode(), length, frozenset(map(int, members)))
 
 
 def pairs(flat: list[bytes | int]) -> dict[str, int]:

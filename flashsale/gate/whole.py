@@ -73,6 +73,7 @@ async def status(
     return Status(
         epoch=found[0].epoch,
         now_ms=found[0].now_ms,
+        out_ms=max(one.out_ms for one in found),
         available={name: available[name] for name in found[0].available},
         pending={i: entry for one in found for i, entry in one.pending.items()},
         found={i: entry for one in found for i, entry in one.found.items()},

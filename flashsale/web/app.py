@@ -89,6 +89,17 @@ async def _tick(context: Context, tally: log.Tally) -> None:
         await asyncio.sleep(TICK_S)
 
 
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.gate_batch_max,
+        settings.gate_queue_max,
+        settings.ledger_batch_max,
+        settings.ledger_queue_max,
+        settings.answer_max_s,
+        settings.leases_from,
+    )
+
+
 async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
     """Open the stores and put the parts together."""
     if settings.redis_url is None or settings.database_url is None:
@@ -114,13 +125,6 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
     async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
         await arming.arm(drop_id, force)
 
-    limits = Limits(
-        settings.gate_batch_max,
-        settings.gate_queue_max,
-        settings.ledger_batch_max,
-        settings.ledger_queue_max,
-        settings.answer_max_s,
-    )
     reservations = Reservations(
         gate=gate,
         ledger=ledger.reservations,
@@ -130,7 +134,7 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         new_ids=new_ids,
         now=time.monotonic,
         jitter=random.random,
-        limits=limits,
+        limits=_limits(settings),
         on_decided=tally.decided,
         on_committed=tally.committed,
     )

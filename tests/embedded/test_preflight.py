@@ -187,7 +187,7 @@ async def test_a_cluster(tmp_path: Path) -> None:
         assert "does not serve all slots (its state: fail)" in await problem_of_redis(url)
         async with redis.Redis(host=HOST, port=port, password=SECRET) as client:
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True):  # type: ignore[no-untyped-call]
                     await asyncio.sleep(0.02)
         await embedded.check_redis(url)

@@ -133,7 +133,7 @@ async def _settled(world: World) -> None:
 
     async def settled() -> bool:
         server = world.gates.named("valkey")
-        return int(await server.direct.zcard(f"fs2:{{{DROP}:0}}:pend")) <= 1
+        return int(await server.direct.zcard(f"fs3:{{{DROP}:0}}:pend")) <= 1
 
     await until(settled, "no grant is pending")
 

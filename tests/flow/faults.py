@@ -50,12 +50,15 @@ class SlowGate(Gate):
         codes: int = 0,
         bound: Sequence[int] = (),
         ttl_ms: int,
+        leased_ms: int = 0,
         stripe: int = 0,
     ) -> Literal["ok", "lost", "superseded"]:
         if not self.go.is_set():
             self.waiting.set()
             await self.go.wait()
-        return await super().arm_finish(drop, members, free, codes=codes, bound=bound, ttl_ms=ttl_ms, stripe=stripe)
+        return await super().arm_finish(
+            drop, members, free, codes=codes, bound=bound, ttl_ms=ttl_ms, leased_ms=leased_ms, stripe=stripe
+        )
 
 
 class _DeafClient:

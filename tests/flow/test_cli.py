@@ -341,12 +341,12 @@ async def test_interrupted_import_leaves_nothing(service: Up) -> None:
     process.stdin.write(POINTS + b"".join(b"%d,1\n" % n for n in range(4, 200_000)))
     await process.stdin.drain()  # more than a pipe holds, so it reads
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await process.stderr.read()).decode().splitlines()[-1:] == ["Interrupted."]
         assert await process.wait() == 1
     process.stdin.close()
     code, _, err = await run(*arguments, "--data-dir", str(service.data_dir), stdin=POINTS)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "is being imported just now" in err:  # until the service has noticed that the rest will not come
             code, _, err = await run(*arguments, "--data-dir", str(service.data_dir), stdin=POINTS)
     assert code == 0, err

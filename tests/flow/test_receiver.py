@@ -55,7 +55,7 @@ def calling(url: str, *, timeout_s: float = 10.0, connections_max: int = 8) -> E
 async def line(of: Running) -> str:
     """The next line of standard output."""
     assert of.process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return (await of.process.stdout.readline()).decode()
 
 
@@ -179,7 +179,7 @@ async def test_it_can_answer_twice() -> None:
         headers = {"host": "x", "connection": "close", **signed_headers(SECRET, "a", int(time.time()), body())}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"POST / HTTP/1.1\r\n{head}content-length: {len(body())}\r\n\r\n".encode() + body())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answers = await reader.read()
         assert answers.count(b"HTTP/1.1 500 Internal Server Error\r\n") == 2
         writer.close()

@@ -208,7 +208,7 @@ LOSSES: dict[str, Loss] = {
     "ent": lambda redis, drop: redis.delete(keys.stripe(drop.id).ent),
     "pend": lambda redis, drop: redis.delete(keys.stripe(drop.id).pend),
     "codes": lambda redis, drop: redis.delete(keys.stripe(drop.id).codes),
-    "elig": lambda redis, drop: redis.delete(*gate.eligible_keys(drop)),
+    "elig": lambda redis, drop: redis.delete(*gate.keys.eligible_of(drop)),
     "another server": lambda redis, drop: redis.hset(keys.stripe(drop.id).meta, "replid", "0" * 40),
 }
 

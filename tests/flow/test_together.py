@@ -113,15 +113,36 @@ async def test_who_is_refused_waits_for_nobody_s_commit(urls: embedded.Servers, 
     await node.aclose()
 
 
-async def test_where_the_ledger_has_no_room_for_them_nothing_is_granted(
-    urls: embedded.Servers, new_drop: NewDrop
-) -> None:
-    """A grant that cannot be kept helps nobody."""
-    node = await make_node(urls, limits=Limits(ledger_queue_max=2), make_store=HeldBack)
+@pytest.mark.parametrize("limits", [Limits(ledger_queue_max=2), Limits(gate_queue_max=2)])
+async def test_as_many_go_on_as_there_is_room_for(urls: embedded.Servers, new_drop: NewDrop, limits: Limits) -> None:
+    """The others are told to repeat, and nothing is granted to them: a grant that cannot be kept helps nobody."""
+    node = await make_node(urls, limits=limits)
     drop = await new_drop(allocation(quantity=5))
     await node.catalog.get(drop.id)
     answers = await together(node, drop.id, [claim(member) for member in (1, 2, 3)])
-    assert [type(answer) for answer in answers] == [Overloaded] * 3
+    assert [type(answer) for answer in answers] == [Held, Held, Overloaded]
     status = await node.gate.status(drop, 0)
-    assert status.available == {"a": 5}  # type: ignore[union-attr]
+    assert status.available == {"a": 3}  # type: ignore[union-attr]
+    await node.aclose()
+
+
+async def test_where_there_is_no_room_at_all_nobody_goes_on(urls: embedded.Servers, new_drop: NewDrop) -> None:
+    """While a commit is held up, the next ones wait in the queue, and who comes then is sent away at once."""
+    node = await make_node(urls, limits=Limits(ledger_batch_max=1, ledger_queue_max=2), make_store=HeldBack)
+    store = node.ledger.reservations
+    assert isinstance(store, HeldBack)
+    drop = await new_drop(allocation(quantity=5))
+    await node.catalog.get(drop.id)
+    going = [asyncio.create_task(node.reservations.reserve(drop.id, claim(1)))]
+    await store.waiting.wait()
+    going += [asyncio.create_task(node.reservations.reserve(drop.id, claim(member))) for member in (2, 3)]
+
+    async def are_waiting() -> bool:
+        return node.reservations.waiting()[1] == 2
+
+    await until(are_waiting, "two wait for the ledger")
+    answers = await together(node, drop.id, [claim(member) for member in (4, 5)])
+    assert [type(answer) for answer in answers] == [Overloaded] * 2
+    store.go.set()
+    assert [type(answer) for answer in await asyncio.gather(*going)] == [Held] * 3
     await node.aclose()

@@ -38,6 +38,8 @@ class World:
     drop: Drop
     before: Drop
     known: list[Grant] = field(default_factory=list)
+    lease: tuple[str, int] = ("", 0)
+    """What was last heard of the log of late members."""
 
     def picked(self, picks: Sequence[int]) -> list[Grant]:
         """Some of the grants heard of."""
@@ -89,6 +91,8 @@ class World:
             self.drop, self.before = self.next_drop(command), self.drop
         if isinstance(answer, Decisions):
             self.known += [r for r in answer.results if isinstance(r, Grant)]
+            if answer.lease is not None:
+                self.lease = answer.lease.log, answer.lease.length
         if isinstance(command, Take) and isinstance(answer, Taken):
             made = zip(self.asked(command), answer.results, strict=True)
             self.known += [grant for grant, result in made if result is Fetched.TOOK]
@@ -118,6 +122,7 @@ async def carry_out(gate: Gate, world: World, command: Command, evict: Callable[
                 grants_max=command.grants_max,
                 elsewhere=command.elsewhere,
                 spent=command.spent,
+                lease=world.lease if command.lease == "again" else ("", 0) if command.lease else None,
             )
         case Take():
             epochs = [drop.epoch - (n in command.late) for n in range(len(command.grants))]
@@ -207,4 +212,4 @@ async def look(gate: Gate, world: World) -> object:
     """All that a gate says of itself, except the time."""
     waiting = [await gate.pending(world.drop.id, older_than_ms=age, limit=3) for age in (0, HOUR_MS)]
     status = await gate.status(world.drop, 0, {(g.id, g.member) for g in world.known})
-    return waiting, msgspec.structs.replace(status, now_ms=0) if isinstance(status, Status) else status
+    return waiting, msgspec.structs.replace(status, now_ms=0, out_ms=0) if isinstance(status, Status) else status

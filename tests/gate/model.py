@@ -11,7 +11,18 @@ from typing import Literal, TypeVar
 
 from flashsale.domain import Claim, Drop, Grant
 from flashsale.errors import GateUnavailable
-from flashsale.gate import ARMING_LEASE_MS, STAGING_TTL_MS, UNARMED, Decisions, Gate, Status, Taken, Unarmed, keys
+from flashsale.gate import (
+    ARMING_LEASE_MS,
+    LEASE_MS,
+    STAGING_TTL_MS,
+    UNARMED,
+    Decisions,
+    Gate,
+    Status,
+    Taken,
+    Unarmed,
+    keys,
+)
 from flashsale.gate.codes import Field
 from tests.gate.model_rules import Armed, Codes, Entry, Fields, Meta
 from tests.gate.support import unpack_fields
@@ -116,6 +127,7 @@ class ModelGate(Gate):
         stripe: int = 0,
         elsewhere: Mapping[str, tuple[int, int]] | None = None,
         spent: Collection[int] = (),
+        lease: tuple[str, int] | None = None,
     ) -> Decisions | Unarmed:
         self._answer()
         ids = self._new_ids(len(claims))
@@ -127,11 +139,17 @@ class ModelGate(Gate):
         armed.eligible = {name: lists[keys.eligible(drop.id, stripe, name)] for name in _eligible_sets(drop)}
         armed.grants_left = len(claims) if grants_max is None else grants_max
         armed.elsewhere = None if elsewhere is None else dict(elsewhere)
+        armed.meta.lease = min(armed.meta.lease, armed.now + LEASE_MS)
         results = [armed.decide(i, c, place=n, spent=spent) for n, (i, c) in enumerate(zip(ids, claims, strict=True))]
         for grant in settled:
             armed.pending.pop((grant.id, grant.member), None)
         left = {} if elsewhere is None else dict(armed.meta.left)
-        return Decisions(armed.meta.drop.epoch, armed.now, results, left, armed.short)
+        names, log = keys.stripe(drop.id, stripe), self._find(keys.stripe(drop.id, stripe).late, list) or []
+        given = armed.lease(ids[0], results, log, lease)
+        if log and names.late not in self._keys:
+            self._put(names.late, log, self._ends[names.meta] - armed.now)
+        out_ms = max(0, armed.meta.lease - armed.now)
+        return Decisions(armed.meta.drop.epoch, armed.now, results, left, armed.short, out_ms, given)
 
     async def take(
         self,
@@ -152,6 +170,11 @@ class ModelGate(Gate):
         for grant in settled:
             armed.pending.pop((grant.id, grant.member), None)
         return Taken(armed.meta.drop.epoch, armed.now, dict(armed.meta.left), are_spent, results)
+
+    async def members(self, drop_id: str, *, stripe: int = 0) -> set[int]:
+        self._answer()
+        entries = self._keys.get(keys.stripe(drop_id, stripe).ent)
+        return {member for member, mine in entries.items() if mine} if isinstance(entries, dict) else set()
 
     async def release(
         self,
@@ -208,6 +231,7 @@ class ModelGate(Gate):
         return Status(
             epoch=armed.meta.drop.epoch,
             now_ms=now,
+            out_ms=max(0, armed.meta.lease - now),
             available={a.id: armed.meta.left[a.id] for a in armed.meta.drop.allocations},
             pending=_units(armed.entry(i, m) for i, m in listed),
             found=_units(armed.entry(i, m) for i, m in look_for or []),
@@ -271,9 +295,10 @@ class ModelGate(Gate):
         codes: int = 0,
         bound: Sequence[int] = (),
         ttl_ms: int,
+        leased_ms: int = 0,
         stripe: int = 0,
     ) -> Literal["ok", "lost", "superseded"]:
-        self._answer()
+        now = self._answer()
         names, staged = keys.stripe(drop.id, stripe), self._stagings(drop.id, stripe, drop.epoch)
         brought: list[Fields] = []
         for name, count in zip(staged, (members, codes), strict=True):
@@ -289,7 +314,10 @@ class ModelGate(Gate):
         for name in staged:
             self.evict(name)
         lines = {int(member): value.decode().split("\n") for member, value in brought[0].items()}
-        self._put(names.meta, Meta(self._replid, drop, dict(free), frozenset(bound)), ttl_ms)
+        before = self._find(names.meta, Meta)
+        lease = now + leased_ms if before is None or before.replid != self._replid else before.lease
+        self.evict(names.late)
+        self._put(names.meta, Meta(self._replid, drop, dict(free), frozenset(bound), lease), ttl_ms)
         self._put(names.ent, {m: [Entry.read(m, line) for line in entries] for m, entries in lines.items()}, ttl_ms)
         self._put(names.pend, {}, ttl_ms)
         self._put(names.codes, Codes.read(brought[1]), ttl_ms)

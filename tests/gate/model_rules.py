@@ -10,7 +10,7 @@ import msgspec
 from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import Allocation, Claim, Decision, Drop, Fcode, Grant, Refusal, Tier, Verdict, Withheld
 from flashsale.eligibility import contains, gate_field
-from flashsale.gate import Fetched
+from flashsale.gate import LEASE_MS, Fetched, Lease
 
 PRECEDENCE = {verdict: rank for rank, verdict in enumerate(Verdict)}
 Fields = dict[str, bytes]
@@ -88,6 +88,8 @@ class Meta:
     drop: Drop
     left: dict[str, int]
     bound: frozenset[int]
+    lease: int = 0
+    """Until then some process may refuse by itself."""
 
 
 @dataclass
@@ -175,6 +177,31 @@ class Armed:
             self.meta.left[a.id] -= c.quantity
             self.codes.spent |= set() if c.code is None else {c.code}
         return self.grant(given)
+
+    def lease(
+        self, new_id: str, results: Iterable[Decision], log: list[str], asked: tuple[str, int] | None
+    ) -> Lease | None:
+        """For how long the caller may refuse by itself; None: it did not ask, or something is to be had.
+
+        `log`: a name, and who has got something since; it begins with the first lease.
+        """
+        log += [str(g.member) for g in results if log and isinstance(g, Grant) and not g.again]
+        if asked is None:
+            return None
+        drop, ends = self.meta.drop, self.now + LEASE_MS
+        for a in drop.allocations:
+            if isinstance(a.access, Fcode) or self.now >= closes_ms(a):
+                continue
+            if self.now >= opens_ms(a) and self.meta.left[a.id] > 0:
+                return None
+            ends = min(ends, closes_ms(a) if self.now >= opens_ms(a) else opens_ms(a))
+        if drop.paused or drop.closed:
+            return None
+        if self.meta.lease - self.now < LEASE_MS / 2:
+            self.meta.lease = max(self.meta.lease, ends)
+        log += [] if log else [new_id]
+        late = log[asked[1] :] if asked[0] == log[0] else []
+        return Lease(min(self.meta.lease, ends) - self.now, log[0], len(log), frozenset(map(int, late)))
 
     def take(self, g: Grant) -> Fetched:
         """The unit of a claim that stands on another stripe."""

@@ -42,6 +42,7 @@ OWNERS = {
 """Whose the codes of the batches are, if they are bound; one of each batch is nobody's."""
 
 
+Asked = Literal["", "first", "again"]
 How = Literal["well", "short", "fewer codes", "left", "without lists", "staging lost", "codes lost"]
 FAILURES: tuple[How, ...] = (
     "short",
@@ -76,7 +77,8 @@ class Decide:
     """Claims; settled grants ride along. `ahead`: the caller knows of a later epoch; `before`: of an older drop.
 
     `grants_max`: no more may be granted (None: any number). `elsewhere`: what other stripes may have (None: there are
-    none); `spent`: the places of claims whose codes were seen spent there.
+    none); `spent`: the places of claims whose codes were seen spent there. `lease`: whether one is asked for, and
+    by who has heard nothing of late members, or what the last answer told.
     """
 
     claims: tuple[Claim, ...]
@@ -86,6 +88,7 @@ class Decide:
     grants_max: int | None
     elsewhere: dict[str, tuple[int, int]] | None
     spent: tuple[int, ...]
+    lease: Asked = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Settle:
 class Evict:
     """One key of the gate vanishes."""
 
-    what: Literal["meta", "ent", "pend", "codes", "elig", "bound"]
+    what: Literal["meta", "ent", "pend", "codes", "late", "elig", "bound"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def _decide(claims: list[random.Random], dice: random.Random) -> Decide:
         elsewhere = {name: (units + dice.randrange(2), units) for name, units in most.items()}
     asked = tuple(_claim(each) for each in claims)
     spent = tuple(n for n in range(len(asked)) if elsewhere is not None and dice.random() < 0.2)
-    return Decide(asked, _picks(dice), ahead, before, grants_max, elsewhere, spent)
+    leases: tuple[Asked, ...] = ("", "first", "again", "again")
+    return Decide(asked, _picks(dice), ahead, before, grants_max, elsewhere, spent, dice.choice(leases))
 
 
 def _take(dice: random.Random) -> Take:
@@ -219,7 +223,7 @@ def _other(dice: random.Random) -> Command:
         case "lease":
             return Lease(dice.choice(("take", "keep", "drop")))
         case "evict":
-            return Evict(dice.choice(("meta", "ent", "pend", "codes", "elig", "bound", "bound")))
+            return Evict(dice.choice(("meta", "ent", "pend", "codes", "late", "elig", "bound", "bound")))
         case "rearm":
             return _arm(dice, steps=(1, 1, 1, 1, 0, -1))
         case _:

@@ -4,7 +4,7 @@ import pytest
 import redis.asyncio
 
 from flashsale.domain import Fcode, Grant
-from flashsale.gate import STAGING_TTL_MS, Decisions, Gate, bound_keys, eligible_keys, keys
+from flashsale.gate import STAGING_TTL_MS, Decisions, Gate, keys
 from flashsale.gate.codes import batch_field
 from flashsale.gate.keys import LAYOUT
 from tests.gate.support import (
@@ -81,7 +81,7 @@ async def test_what_is_armed_lives_as_long_as_it_was_armed_for(gate: Gate, valke
     await gate.settle(drop.id, [(g.id, g.member) for g in grants[:2]])
     await gate.release(drop.id, [(g.id, g.member) for g in grants])
     left = await lifetimes(valkey, drop.id)
-    lists = (*eligible_keys(drop), *bound_keys(drop.id, 0, [1]))
+    lists = (*keys.eligible_of(drop), *keys.bound_of(drop.id, 0, [1]))
     assert left.keys() == {"meta", "ent", "pend", "codes", *(key.partition("}:")[2] for key in lists)}
     assert all(TTL_MS < ms <= TTL_MS * 2 for ms in left.values())
 

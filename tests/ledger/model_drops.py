@@ -12,7 +12,7 @@ from flashsale.domain import Allocation, Drop, FcodeBatch
 from flashsale.ledger import Act, ArmState, AuditLine, Batch, DropStore, Epoch, NewBatch, Units
 from flashsale.ledger.drops import FIELDS_PER_PART_MAX, Part
 from tests.ledger.model_fcodes import code_number, codes_alive, read_owners, spent_of
-from tests.ledger.model_rows import AllocationRow, BrokenRule, DropRow, ReservationRow, Tables
+from tests.ledger.model_rows import EPOCH_ZERO, AllocationRow, BrokenRule, DropRow, ReservationRow, Tables
 
 LOOKED_AFTER = timedelta(hours=1)
 
@@ -166,6 +166,7 @@ class ModelDrops(DropStore):
 
     async def create(self, drop: Drop, *, actor: str, detail: object) -> bool:
         with self._tables.transaction() as t:
+            born = t.next_epoch(0)
             row = DropRow(
                 id=drop.id,
                 title=drop.title,
@@ -173,10 +174,10 @@ class ModelDrops(DropStore):
                 list_price=drop.list_price,
                 per_member=drop.per_member,
                 hold_seconds=drop.hold_seconds,
-                epoch=t.next_epoch(0),
+                epoch=born,
                 paused=False,
                 closed=False,
-                created_at=t.now(),
+                created_at=EPOCH_ZERO + timedelta(milliseconds=born),
                 rebuy_after_return=drop.rebuy_after_return,
                 stripes=drop.stripes,
             )

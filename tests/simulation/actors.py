@@ -19,6 +19,12 @@ TRIES_MAX: Final = 8
 BACK_OFF_S: Final = 0.8
 LOOKS_MAX: Final = 6
 LOOK_S: Final = 0.4
+HASTY: Final = 200
+"""The number of the first of them."""
+HASTY_COUNT: Final = 4
+HASTY_PRESSES: Final = 60
+HASTY_PAUSE_S: Final = 0.04
+HASTY_REST_S: Final = 0.5
 REPEATABLE: Final = frozenset({0, 503})
 
 
@@ -27,7 +33,8 @@ def begin_actors(world: "World") -> "asyncio.Future[Any]":
     plan, loop = world.plan, world.loop
     members = [Member(world, number + 1).live() for number in range(plan.members)]
     operators = [Operator(world, number + 1).live() for number in range(plan.operators)]
-    acting = [loop.spawn(loop.world, life) for life in (*members, *operators)]
+    hasty = [Hasty(world, HASTY + number).live() for number in range(HASTY_COUNT if plan.leased else 0)]
+    acting = [loop.spawn(loop.world, life) for life in (*members, *operators, *hasty)]
 
     async def all_of_them() -> None:
         for task in acting:
@@ -96,6 +103,37 @@ class Member:
             await cancel(world, answer.id, dice)
             if dice.random() < 0.2:
                 await confirm(world, answer.id, self._number, dice)
+
+
+class Hasty(Member):
+    """One of those who press all the time, without a key, and again when they have one; only where there are leases.
+
+    What they get they give back soon, so that units come and go.
+    """
+
+    async def live(self) -> None:
+        world, dice = self._world, self._dice
+        await world.loop.pause(dice.random() * world.plan.storm_s * 0.4)
+        for _ in range(HASTY_PRESSES):
+            if not world.stormy:
+                return
+            claim = Claim(self._number, dice.choice((MAIN, None)), 1, None, self._tier)
+            answer = await self._once(claim)
+            if answer.status in {200, 201} and answer.id is not None and answer.state == "held":
+                for _ in range(2):
+                    await self._once(claim)
+                if dice.random() < 0.5:
+                    await world.loop.pause(dice.random() * HASTY_REST_S)
+                    await cancel(world, answer.id, dice)
+            await world.loop.pause(dice.random() * (HASTY_REST_S if dice.random() < 0.1 else HASTY_PAUSE_S))
+
+    async def _once(self, claim: Claim) -> Answer:
+        """A press through some process, answered or not."""
+        world, web = self._world, self._dice.choice(self._world.webs)
+        seen = world.checker.before_press(claim)
+        answer = await world.request(web, ("press", claim), lambda: web.press(DROP, claim))
+        world.checker.after_press(claim, answer, seen)
+        return answer
 
 
 async def repeated(world: "World", dice: random.Random, once: Callable[[Web], Coroutine[Any, Any, Answer]]) -> Answer:

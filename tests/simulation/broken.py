@@ -24,6 +24,7 @@ PARTS: Final = {
 
 USED: Final = {
     "flashsale.stripes": ("Stripes", ("flashsale.reservations",)),
+    "flashsale.leases": ("Leases", ("flashsale.reservations",)),
     "flashsale.gate.whole": ("whole", ("flashsale.reservations", "flashsale.reconcile", "flashsale.drops")),
 }
 """What is no part by itself: under which name, and by which modules, it is used."""

@@ -17,6 +17,7 @@ RECONCILE: Final = "flashsale.reconcile"
 DROPS: Final = "flashsale.drops"
 ORDERS: Final = "flashsale.orders"
 STRIPES: Final = "flashsale.stripes"
+LEASES: Final = "flashsale.leases"
 WHOLE: Final = "flashsale.gate.whole"
 
 LINES: Final = {
@@ -76,6 +77,15 @@ LINES: Final = {
     "stripes line: units are copied and not spread": Broken(RECONCILE, "state.free_at(stripe),", "state.free,"),
     "stripes line: spent codes are known everywhere": Broken(
         RECONCILE, "spent = state.spent if stripe == CODES_STRIPE else []", "spent = state.spent"
+    ),
+    # Leases: who is refused by a process itself, and until when.
+    "lease line: a yes is not kept back": Broken(RESERVATIONS, "await lanes.kept_back([grant])", "pass"),
+    "lease line: who has something is not known": Broken(LEASES, "self._members |= members", "pass"),
+    "lease line: late members are not heard of": Broken(LEASES, "self._members.update(lease.members)", "pass"),
+    "lease line: a lease has no end": Broken(
+        LEASES,
+        "ends, nobodys = began + lease.lasts_ms / 1_000, _nobodys_own(drop)",
+        "ends, nobodys = began + 1.0, _nobodys_own(drop)",
     ),
     # Answers and orders.
     "answer line: a hold that has ended is the same one again": Broken(

@@ -138,7 +138,7 @@ class Web(Process):
             new_ids=world.new_ids,
             now=world.loop.time,
             jitter=self.jitter,
-            limits=Limits(gate_batch_max=plan.batch_max, ledger_batch_max=plan.batch_max),
+            limits=Limits(gate_batch_max=plan.batch_max, ledger_batch_max=plan.batch_max, leases_from=plan.leases_from),
         )
         self.operations = build.operations(
             ledger=self.ledger, gate=self.gate, catalog=self.catalog, arm=self.arming.arm, new_ids=world.new_ids

@@ -1,10 +1,12 @@
 """Since when each stripe has had so many units for sale: what nobody who presses later may be told is sold out (I11).
 
-`sold_out` holds for a press when each stripe had too few at some moment between press and answer.
+`sold_out` holds for a press when each stripe had too few at some moment between press and answer; or, where processes
+refuse by themselves, a lease before the press.
 """
 
 from typing import TYPE_CHECKING, Final
 
+from flashsale.gate import LEASE_MS
 from tests.simulation.gatecheck import valid_meta
 from tests.simulation.plan import DROP
 from tests.simulation.stores import GateServer
@@ -51,12 +53,13 @@ class Stock:
             if not server.up or server.stalled:
                 return
         tables = world.ledger.model.tables
+        lease_s = LEASE_MS / 1_000 if world.plan.leased else 0.0
         names = [a.id for a in tables.allocations_of(DROP) if not a.sells_codes]
         if claim.code is not None:
             return  # its lane is not named; that valid codes are honoured is looked at in the end
         for name in names if claim.allocation is None else [claim.allocation]:
             for stripe in range(len(world.primaries)):
                 since = self._since.get((stripe, name, claim.quantity))
-                if since is not None and since < since_s:
+                if since is not None and since < since_s - lease_s:
                     told = f"m{claim.member} pressed at {since_s:.4f} and hears sold out of {name}"
                     world.bad("I11", f"{told}: stripe {stripe} has {claim.quantity} for sale since {since:.4f}")

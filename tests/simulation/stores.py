@@ -233,6 +233,8 @@ def _copied(keys: dict[str, object]) -> dict[str, object]:
 
 def _copy_of(value: object) -> object:
     match value:
+        case list():
+            return [*value]
         case dict():
             return {name: [*inner] if isinstance(inner, list) else inner for name, inner in value.items()}
         case Meta():

@@ -34,7 +34,7 @@ class Calls:
 
     async def begun(self, number: int) -> None:
         """Return when the call of that number, from 1, is under way."""
-        async with self._began, asyncio.timeout(5):
+        async with self._began, asyncio.timeout(60):
             await self._began.wait_for(lambda: len(self.batches) >= number)
 
     async def end(self, number: int, fault: Exception | None = None, *, answer: Sequence[int] | None = None) -> None:

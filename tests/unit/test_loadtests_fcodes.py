@@ -53,7 +53,7 @@ async def test_redis_calls_are_counted_apart_from_what_scripts_do(urls: embedded
 
 async def test_codes_are_called_spent_only_in_the_layout_that_presses_left(urls: embedded.Servers) -> None:
     """The bits of those pressed are there as they should be: all are set. One elsewhere, or one more: nothing is."""
-    key = "fs2:{spent-codes:0}:codes"
+    key = "fs3:{spent-codes:0}:codes"
     async with redis.from_url(urls.redis_url) as client:
         with pytest.raises(stores.Unreadable, match="has 0 keys"):
             await stores.code_bytes(urls.redis_url, "spent-codes")

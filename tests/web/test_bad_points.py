@@ -168,10 +168,10 @@ async def test_a_connection_that_breaks_off_leaves_nothing(
         answer = await post(http, ops, name, b"no file")
         return answer.body == {**answer.body, "code": "conflict"}
 
-    await until(under_way, "the import has the name", deadline_s=5)
+    await until(under_way, "the import has the name")
     writer.close()
 
     async def free() -> bool:
         return (await post(http, ops, name, GOOD)).status == 201
 
-    await until(free, "the name is free again", deadline_s=5)
+    await until(free, "the name is free again")

@@ -75,7 +75,7 @@ async def test_from_mint_to_order(http: ClientSession, ops: Json, token: Token) 
     await call(http, "DELETE", f"/v1/reservations/{won.body['id']}", token(1))
 
     async def free_again() -> Answer:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (answer := await press(http, token(2), drop, codes[0])).status != 201:
                 await asyncio.sleep(0.02)
         return answer

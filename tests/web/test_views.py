@@ -44,7 +44,7 @@ def test_the_clock_is_that_of_the_gate() -> None:
     one = allocation(opens_in_s=100)
     drop, now = make_drop(one), datetime.now(UTC)
     opened_ms = int((one.opens_at + AFTER).timestamp() * 1000)
-    status = Status(epoch=1, now_ms=opened_ms, available={one.id: 0}, pending={}, found={})
+    status = Status(epoch=1, now_ms=opened_ms, out_ms=0, available={one.id: 0}, pending={}, found={})
     told = views.drop_out(drop, status, now)
     assert abs(told.server_time - (one.opens_at + AFTER)) < timedelta(milliseconds=2)
     assert told.allocations[0].state == "sold_out"

@@ -1,7 +1,7 @@
 #!lua
 -- decide: a verdict for each request, and a unit for each that gets one.
--- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes  KEYS[5..] elig, one per points rule of the drop, then bound,
--- one per batch of ARGV[4]
+-- KEYS[1] meta  KEYS[2] ent  KEYS[3] pend  KEYS[4] codes  KEYS[5] late  KEYS[6..] elig, one per points rule of the
+-- drop, then bound, one per batch of ARGV[4]
 -- ARGV[1] least epoch the caller knows of
 -- ARGV[2] requests by columns, MessagePack [[member...], [id...], [key|""...] or [] when nobody has one, [which...],
 --   [[allocation|"", quantity, payload, tier, code, high, low, true]...]]: the last has each thing that is asked for
@@ -12,8 +12,12 @@
 -- ARGV[5] how many may be granted; a further one that would be is "withheld", and takes nothing
 -- ARGV[6] of a striped drop, what its other stripes may have, MessagePack {allocation: [units, most of one stripe]...};
 --   else ""
--- Returns ["unarmed"] or ["ok", epoch, now ms, result...], of a striped drop with [allocation, left...] after them, a
--- number n meaning the result before it n more times, else
+-- ARGV[7] how long a lease may last, ms
+-- ARGV[8] "": no lease is wanted; else MessagePack [log, known]: so much of that log of late members was read
+-- Returns ["unarmed"] or ["ok", epoch, now ms, ms for which leases are out, result...], of a striped drop with
+-- [allocation, left...] after them, and if a lease was wanted with [] or [ms, log, its length, [member...]]: for so
+-- long the caller may refuse by itself whoever has nothing, and these have got something since; a number n means the
+-- result before it n more times, else a result is
 --   ["again", entry, pending 0|1] | "idempotency_mismatch" | "not_found" | "closed" | "paused" | "not_eligible"
 --   | ["not_open", opens ms] | "fcode_invalid" | "fcode_spent" | "member_limit" | "sold_out"
 --   | "withheld" | ["held", allocation, slot]
@@ -34,7 +38,7 @@ for i, id in ipairs(order) do
   allocs[i] = {id = id, opens = opens, closes = closes, kind = kind, arg = arg, left = tonumber(meta['n:' .. id])}
   allocs[id] = allocs[i]
 end
-for i = 5, #KEYS - #named do
+for i = 6, #KEYS - #named do
   if redis.call('HEXISTS', KEYS[i], '#') == 0 then return {'unarmed'} end
   sets[KEYS[i]] = true
 end
@@ -60,7 +64,8 @@ for at = 1, #members, 4000 do -- Lua's stack holds fewer than 8000 arguments
   local lines = redis.call('HMGET', KEYS[2], unpack(members, at, math.min(at + 3999, #members)))
   for i = 1, #lines do entries[members[at + i - 1]] = lines[i] end
 end
-local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now}, 0, {}
+local lease = math.min(tonumber(meta.lease or 0), now + ARGV[7]) -- a clock that was put back makes none longer
+local out, more, to_all, by_member = {'ok', tonumber(meta.epoch), now, 0}, 0, {}
 local grants, taken, bitmaps, spent = {}, {}, {}, {}
 local no_lane = meta.closed == '1' and 'closed' or meta.paused == '1' and 'paused' or 'fcode_invalid'
 local RANK = {
@@ -217,15 +222,16 @@ if more > 0 then out[#out + 1] = more end
 
 for id, left in pairs(taken) do redis.call('HSET', KEYS[1], 'n:' .. id, left) end
 for field in pairs(spent) do redis.call('HSET', KEYS[4], field, bitmaps[field]) end
-local held, pending, n = {}, {}, 0
+local held, pending, late, n = {}, {}, {}, 0
 for grant, member in pairs(grants) do
   held[n + 1], held[n + 2], pending[n + 1], pending[n + 2] = member, entries[member], now, grant
-  n = n + 2
+  late[#late + 1], n = member, n + 2
 end
 for i = 1, n, 4000 do
   redis.call('HSET', KEYS[2], unpack(held, i, math.min(i + 3999, n)))
   redis.call('ZADD', KEYS[3], unpack(pending, i, math.min(i + 3999, n)))
 end
+for i = 1, #late, 4000 do redis.call('RPUSHX', KEYS[5], unpack(late, i, math.min(i + 3999, #late))) end
 local settled = cmsgpack.unpack(ARGV[3])
 for i = 1, #settled, 4000 do redis.call('ZREM', KEYS[3], unpack(settled, i, math.min(i + 3999, #settled))) end
 if far then
@@ -233,4 +239,28 @@ if far then
   for i = 1, #order do lefts[2 * i - 1], lefts[2 * i] = order[i], allocs[i].left end
   out[#out + 1] = lefts
 end
+if ARGV[8] ~= '' then
+  local ends, given = (meta.paused == '1' or meta.closed == '1') and now or now + ARGV[7], {}
+  for i = 1, #order do -- no lease where something is to be had, nor beyond the moment at which that may change
+    local a = allocs[i]
+    if a.kind ~= 'fcode' and now < a.closes then
+      ends = math.min(ends, now < a.opens and a.opens or a.left > 0 and now or a.closes)
+    end
+  end
+  if ends > now then
+    if lease - now < ARGV[7] / 2 then lease = math.max(lease, ends) end
+    local log, known = unpack(cmsgpack.unpack(ARGV[8]))
+    local kept = redis.call('LINDEX', KEYS[5], 0)
+    if not kept then
+      kept = ids[1] -- a name that nothing else has
+      redis.call('RPUSH', KEYS[5], kept)
+      redis.call('PEXPIRE', KEYS[5], redis.call('PTTL', KEYS[1]))
+    end
+    local came = log == kept and redis.call('LRANGE', KEYS[5], known, -1) or {}
+    given = {math.min(lease, ends) - now, kept, redis.call('LLEN', KEYS[5]), came}
+  end
+  out[#out + 1] = given
+end
+out[4] = math.max(0, lease - now)
+if lease ~= tonumber(meta.lease or 0) then redis.call('HSET', KEYS[1], 'lease', lease) end
 return out

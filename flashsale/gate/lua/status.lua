@@ -5,8 +5,8 @@
 -- ARGV[1] least epoch the caller knows of
 -- ARGV[2] entries to look for, MessagePack [[id, member]...]; empty: do not list grants and entries at all
 -- ARGV[3] MessagePack [batch...]: the bound batches that the caller knows of
--- Returns ["unarmed", now ms], or ["bound", batch...]: ask again with these, or ["ok", now ms, epoch, [allocation,
--- available]...] and then, unless ARGV[2] is empty, "#pend", entry..., "#found", entry...
+-- Returns ["unarmed", now ms], or ["bound", batch...]: ask again with these, or ["ok", now ms, epoch, ms for which
+-- leases are out, [allocation, available]...] and then, unless ARGV[2] is empty, "#pend", entry..., "#found", entry...
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local raw, meta = redis.call('HGETALL', KEYS[1]), {}
@@ -26,7 +26,7 @@ for i = 5, #KEYS do
   local n = redis.call('HGET', KEYS[i], '#')
   if not n or redis.call('HLEN', KEYS[i]) ~= n + 1 then return {'unarmed', now} end
 end
-local out = {'ok', now, tonumber(meta.epoch)}
+local out = {'ok', now, tonumber(meta.epoch), math.max(0, tonumber(meta.lease or 0) - now)}
 for _, id in ipairs(cmsgpack.unpack(meta.order)) do out[#out + 1] = {id, tonumber(meta['n:' .. id])} end
 local function add(id, member)
   for line in string.gmatch(redis.call('HGET', KEYS[2], member) or '', '[^\n]+') do

@@ -47,6 +47,7 @@ SETTINGS: Final = {
     "fcode_tries_address_max": "100000",  # all shoppers live at one address
     "fcode_tries_member_max": "100",
     "public_probes": "1",
+    "leases_from": "2",  # this crowd is small, and is to be refused by the processes themselves, too
 }
 """What is set otherwise than by default: what a run of minutes could not wait for. Time-outs are the product's own."""
 

@@ -54,7 +54,7 @@ def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str
         case Tier(at_least=at_least):
             return "tier", at_least
         case Fcode():
-            return "fcode", 0
+            return "fcode", int(drop.fcodes_stopped)
 
 
 def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:

@@ -28,6 +28,9 @@ def drop_of(row: Row) -> Drop:
         created_at=row["created_at"],
         rebuy_after_return=row["rebuy_after_return"],
         stripes=row["stripes"],
+        held=row["held"],
+        hidden=row["hidden"],
+        fcodes_stopped=row["codes_stopped"],
     )
 
 

@@ -26,7 +26,7 @@ from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
 from flashsale.spending import Spending
 from flashsale.tries import Tries
-from flashsale.web import api, confirm, fcodes, hot, ops, orders, probes, problems
+from flashsale.web import api, confirm, console_drops, fcodes, hot, ops, orders, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.context import Context
@@ -40,7 +40,7 @@ KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
+CALLS: Final = (*api.CALLS, *ops.CALLS, *console_drops.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
 
 
 class Runner(web.AppRunner):

@@ -2,8 +2,27 @@
 
 from datetime import datetime
 
+import msgspec
+
 from flashsale.ledger.pool import Pool
 from flashsale.ledger.statements import sql
+
+
+class Holds(msgspec.Struct, frozen=True):
+    """Units that are held and confirmed; how many holds end within one minute, and within five."""
+
+    held: int
+    confirmed: int
+    ending_1m: int
+    ending_5m: int
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """The orders of what is confirmed, by where they are."""
+
+    waiting: int
+    delivered: int
+    dead: int
 
 
 class ConsoleStore:
@@ -21,3 +40,13 @@ class ConsoleStore:
         """By allocation for F-codes, how many codes may still be spent."""
         rows = await self._reading.fetch(sql("allocation_alive"), drop_id)
         return {row["id"]: row["alive"] for row in rows}
+
+    async def holds(self, drop_id: str, ending_max: int) -> Holds:
+        """A drop's holds; of those that end soon, the next `ending_max` are counted."""
+        row = await self._reading.fetchrow(sql("live_holds"), drop_id, ending_max)
+        return Holds(int(row["held"]), int(row["confirmed"]), row["ending_1m"], row["ending_5m"])
+
+    async def outgoing(self, drop_id: str) -> Outgoing:
+        """Where a drop's orders are."""
+        row = await self._reading.fetchrow(sql("live_orders"), drop_id)
+        return Outgoing(row["waiting"], row["delivered"], row["dead"])

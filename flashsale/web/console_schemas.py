@@ -107,3 +107,20 @@ class TimelineOut(msgspec.Struct, frozen=True):
     ends_at: Timestamp
     allocations: tuple[Span, ...]
     marks: tuple[Mark, ...]
+
+
+class FcodeSwitchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether F-codes are stopped from now on, and why."""
+
+    stopped: bool
+    reason: Reason
+
+
+class FcodeSwitchOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the F-codes of all drops are stopped: since when, why, by whom; and drops that have stopped their own."""
+
+    stopped: bool
+    drops: tuple[str, ...]
+    since: Timestamp | None = None
+    reason: str | None = None
+    by: str | None = None

@@ -29,19 +29,7 @@ from flashsale.settings import Settings
 from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
-from flashsale.web import (
-    api,
-    confirm,
-    console_drops,
-    console_fcodes,
-    console_stream,
-    fcodes,
-    hot,
-    ops,
-    orders,
-    probes,
-    problems,
-)
+from flashsale.web import api, confirm, console_calls, fcodes, hot, ops, orders, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.console_live import Live
@@ -56,16 +44,7 @@ KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (
-    *api.CALLS,
-    *ops.CALLS,
-    *console_drops.CALLS,
-    *console_fcodes.CALLS,
-    *console_stream.CALLS,
-    *orders.CALLS,
-    *fcodes.CALLS,
-    *probes.CALLS,
-)
+CALLS: Final = (*api.CALLS, *ops.CALLS, *console_calls.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
 
 
 class Runner(web.AppRunner):

@@ -2,6 +2,12 @@
 
 from typing import Final
 
-from flashsale.web import console_drops, console_fcodes, console_report, console_stream
+from flashsale.web import console_drops, console_fcodes, console_rehearsals, console_report, console_stream
 
-CALLS: Final = (*console_drops.CALLS, *console_fcodes.CALLS, *console_report.CALLS, *console_stream.CALLS)
+CALLS: Final = (
+    *console_drops.CALLS,
+    *console_fcodes.CALLS,
+    *console_report.CALLS,
+    *console_rehearsals.CALLS,
+    *console_stream.CALLS,
+)

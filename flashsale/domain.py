@@ -150,6 +150,12 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     """Whether who returned a unit may buy again."""
     stripes: int = 1
     """Over how many parts of the gate, each with keys of its own, it is spread."""
+    held: bool = False
+    """It was set up to wait for its release, and is paused until then."""
+    hidden: bool = False
+    """It is a rehearsal's copy: in no list, and its orders go nowhere."""
+    fcodes_stopped: bool = False
+    """Its F-codes are not honoured just now, by its own switch or by that of all drops; they stay unspent."""
 
     def allocation(self, allocation_id: str) -> Allocation | None:
         """The allocation of that name, if this drop has one."""
@@ -332,6 +338,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str | None
     fcode_batch: int | None
     detail: dict[str, Any]
+    sink: bool = False
+    """It is of a rehearsal: it is taken for delivered, and never sent."""
 
 
 Role = Literal["shopper", "ops", "payments"]

@@ -13,12 +13,14 @@ import asyncpg
 
 from flashsale.circuit import Circuit
 from flashsale.errors import LedgerUnavailable
+from flashsale.ledger.console import ConsoleStore
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Part, Units
-from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
+from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent, Stop
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
 from flashsale.ledger.queue import Later, consume
+from flashsale.ledger.rehearsals import RehearsalStore
 from flashsale.ledger.reservations import (
     Commit,
     Committed,
@@ -40,6 +42,7 @@ __all__ = [
     "Commit",
     "Committed",
     "Confirmed",
+    "ConsoleStore",
     "Counts",
     "DropStore",
     "Ended",
@@ -55,12 +58,14 @@ __all__ = [
     "OwnCode",
     "Part",
     "PointsStore",
+    "RehearsalStore",
     "ReservationStore",
     "Returned",
     "SecondLock",
     "Spent",
     "Stale",
     "Standing",
+    "Stop",
     "Tried",
     "Units",
     "Wish",
@@ -68,7 +73,7 @@ __all__ = [
 ]
 
 CLOSE_MAX_S: Final = 5.0
-SCHEMA_VERSION: Final = "20260105000000"
+SCHEMA_VERSION: Final = "20260107000000"
 
 
 class Ledger:
@@ -85,6 +90,8 @@ class Ledger:
         self.orders = OrderStore(pool, reading)
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
+        self.console = ConsoleStore(reading)
+        self.rehearsals = RehearsalStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

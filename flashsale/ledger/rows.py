@@ -28,6 +28,9 @@ def drop_of(row: Row) -> Drop:
         created_at=row["created_at"],
         rebuy_after_return=row["rebuy_after_return"],
         stripes=row["stripes"],
+        held=row["held"],
+        hidden=row["hidden"],
+        fcodes_stopped=row["codes_stopped"],
     )
 
 
@@ -70,4 +73,5 @@ def order_of(row: Row) -> Order:
         payment_id=row["payment_id"],
         fcode_batch=None if row["fcode"] is None else row["fcode"] // CODES_PER_BATCH_MAX,
         detail={} if row["detail"] is None else msgspec.json.decode(row["detail"]),
+        sink=row["sink"],
     )

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -22,13 +24,17 @@ from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
 from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
+from flashsale.rehearsals import Rehearsals
 from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
+from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
-from flashsale.web import api, confirm, fcodes, hot, ops, orders, probes, problems
+from flashsale.web import api, confirm, console_calls, fcodes, hot, ops, orders, probes, problems
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
+from flashsale.web.console_live import Live
+from flashsale.web.console_rehearsals import auditor
 from flashsale.web.context import Context
 from flashsale.web.express import ExpressServer
 from flashsale.web.jwks import Jwks, fetch_with
@@ -40,7 +46,7 @@ KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (*api.CALLS, *ops.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
+CALLS: Final = (*api.CALLS, *ops.CALLS, *console_calls.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
 
 
 class Runner(web.AppRunner):
@@ -77,7 +83,7 @@ async def _tick(context: Context, tally: log.Tally) -> None:
     """Each second: notice new epochs, hand counts to the metrics. A ledger that is away is asked again."""
     while True:
         try:
-            tally.flush()
+            context.shares.decided(tally.flush())
             for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
                 metrics.waiting.labels(lane).set(waiting)
             metrics.fcode_guessing.set(context.tries.failures_in_window)
@@ -89,7 +95,11 @@ async def _tick(context: Context, tally: log.Tally) -> None:
         await asyncio.sleep(TICK_S)
 
 
-def _limits(settings: Settings) -> Limits:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _limits_of(settings: Settings) -> Limits:
     return Limits(
         settings.gate_batch_max,
         settings.gate_queue_max,
@@ -97,6 +107,17 @@ def _limits(settings: Settings) -> Limits:
         settings.ledger_queue_max,
         settings.answer_max_s,
         settings.leases_from,
+    )
+
+
+def _tries_of(settings: Settings, gate: Gate) -> Tries:
+    return Tries(
+        share=gate.tries,
+        now=time.monotonic,
+        member_max=settings.fcode_tries_member_max,
+        address_max=settings.fcode_tries_address_max,
+        alert_max=settings.fcode_alert_max,
+        alert=lambda failures: _log.error("fcodes.guessing", failures_per_minute=failures),
     )
 
 
@@ -119,12 +140,13 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         ledger=ledger,
         catalog=catalog,
         ttl_after_close_s=settings.gate_ttl_after_close_s,
-        now=lambda: datetime.now(UTC),
+        now=_now,
     )
 
     async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
         await arming.arm(drop_id, force)
 
+    shares = Shares(gate.sharing, name=f"{os.getpid()}-{secrets.token_hex(4)}", ttl_s=settings.gate_ttl_after_close_s)
     reservations = Reservations(
         gate=gate,
         ledger=ledger.reservations,
@@ -134,19 +156,19 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         new_ids=new_ids,
         now=time.monotonic,
         jitter=random.random,
-        limits=_limits(settings),
+        limits=_limits_of(settings),
         on_decided=tally.decided,
         on_committed=tally.committed,
+        on_waited=shares.waited,
     )
     operations = Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids)
-    fcode_keys = settings.fcode_ring
-    tries = Tries(
-        share=gate.tries,
-        now=time.monotonic,
-        member_max=settings.fcode_tries_member_max,
-        address_max=settings.fcode_tries_address_max,
-        alert_max=settings.fcode_alert_max,
-        alert=lambda failures: _log.error("fcodes.guessing", failures_per_minute=failures),
+    board, fcode_keys, tries = Board(gate), settings.fcode_ring, _tries_of(settings, gate)
+    batches = Batches(
+        ledger=ledger,
+        keys=fcode_keys,
+        after=operations.after,
+        rearm=lambda drop_id: arming.arm(drop_id, force=True),
+        now=_now,
     )
     return Context(
         settings=settings,
@@ -155,13 +177,33 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         gate=gate,
         catalog=catalog,
         arming=arming,
-        board=Board(gate),
+        board=board,
+        live=Live(
+            gate=gate,
+            ledger=ledger,
+            catalog=catalog,
+            operations=operations,
+            board=board,
+            shares=shares,
+            now=_now,
+            streams_max=settings.live_streams_max,
+        ),
+        shares=shares,
+        rehearsals=Rehearsals(
+            store=ledger.rehearsals,
+            operations=operations,
+            batches=batches,
+            reservations=reservations,
+            audit=auditor(settings),
+            now=_now,
+            dice=random.Random(),  # noqa: S311 -- simulated members need no secure randomness
+        ),
         reservations=reservations,
         operations=operations,
-        batches=Batches(ledger=ledger, keys=fcode_keys, after=operations.after, now=lambda: datetime.now(UTC)),
+        batches=batches,
         spending=Spending(keys=fcode_keys, tries=tries),
         tries=tries,
-        now=lambda: datetime.now(UTC),
+        now=_now,
     )
 
 
@@ -187,7 +229,10 @@ async def make_runner(settings: Settings) -> Runner:
         to_close = opened.pop_all()
 
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
-        work = [asyncio.create_task(_tick(context, tally)), asyncio.create_task(context.tries.run())]
+        work = [
+            asyncio.create_task(each)
+            for each in (_tick(context, tally), context.tries.run(), context.shares.run(context.reservations.waiting))
+        ]
         if jwks is not None:
             work.append(asyncio.create_task(jwks.run()))
         yield
@@ -198,6 +243,11 @@ async def make_runner(settings: Settings) -> Runner:
         await context.reservations.drain()
         await to_close.aclose()
 
+    async def end_streams(_: web.Application) -> None:
+        await context.live.aclose()
+        await context.rehearsals.aclose()
+
     app = make_app(context)
+    app.on_shutdown.append(end_streams)
     app.cleanup_ctx.append(lifetime)
     return Runner(app, context)

@@ -11,12 +11,15 @@ from flashsale.drops import Operations
 from flashsale.gate import Gate
 from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
+from flashsale.rehearsals import Rehearsals
 from flashsale.reservations import Reservations
 from flashsale.settings import Settings
+from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
+from flashsale.web.console_live import Live
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +32,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     arming: Arming
     board: Board
+    live: Live
+    shares: Shares
+    rehearsals: Rehearsals
     reservations: Reservations
     operations: Operations
     batches: Batches

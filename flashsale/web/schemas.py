@@ -113,6 +113,7 @@ class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_seconds: HoldSeconds = 900
     rebuy_after_return: Annotated[bool, msgspec.Meta(description="Whether who returned a unit may buy again.")] = False
     stripes: Stripes = 1
+    hold: Annotated[bool, msgspec.Meta(description="Set up paused; it opens when it was released by `resume`.")] = False
 
 
 class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,7 +185,10 @@ class OpsDropOut(msgspec.Struct, frozen=True):
     rebuy_after_return: bool
     stripes: int
     paused: bool
+    held: bool
     closed: bool
+    hidden: bool
+    fcodes_stopped: bool
     epoch: int
     created_at: Timestamp
     server_time: Timestamp
@@ -335,4 +339,11 @@ class Problem(msgspec.Struct, frozen=True):
     line: Annotated[int, msgspec.Meta(description="The line that is wrong.")] | msgspec.UnsetType = msgspec.UNSET
     taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET
     free: Annotated[int, msgspec.Meta(description="Units without a code.")] | msgspec.UnsetType = msgspec.UNSET
+    etag: Annotated[str, msgspec.Meta(description="The drop's present tag.")] | msgspec.UnsetType = msgspec.UNSET
+    rehearsal: Annotated[str, msgspec.Meta(description="The one that is under way.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    missing: (
+        Annotated[list[dict[str, str | None]], msgspec.Meta(description="What blocks the opening.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
     due: Annotated[Money, msgspec.Meta(description="What is to be paid.")] | msgspec.UnsetType = msgspec.UNSET

@@ -30,6 +30,7 @@ from flashsale.ledger.reservations import (
     Standing,
 )
 from flashsale.ledger.statements import sql
+from flashsale.ledger.words import PictureStore
 
 __all__ = [
     "Act",
@@ -54,6 +55,7 @@ __all__ = [
     "OrderStore",
     "OwnCode",
     "Part",
+    "PictureStore",
     "PointsStore",
     "ReservationStore",
     "Returned",
@@ -68,7 +70,7 @@ __all__ = [
 ]
 
 CLOSE_MAX_S: Final = 5.0
-SCHEMA_VERSION: Final = "20260105000000"
+SCHEMA_VERSION: Final = "20260106000000"
 
 
 class Ledger:
@@ -85,6 +87,7 @@ class Ledger:
         self.orders = OrderStore(pool, reading)
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
+        self.pictures = PictureStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

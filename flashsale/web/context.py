@@ -17,6 +17,7 @@ from flashsale.spending import Spending
 from flashsale.tries import Tries
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
+from flashsale.web.session import Sessions
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,4 +35,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     batches: Batches
     spending: Spending
     tries: Tries
+    sessions: Sessions | None
+    """None when there is no secret to sign them with."""
     now: Callable[[], datetime]

@@ -1,5 +1,5 @@
 -- Drops with their allocations, by id; $1 only this one (null: all), $2 after this id, $3 at most so many.
-SELECT d.*, clock_timestamp() AS now,
+SELECT d.*, w.texts, w.picture, clock_timestamp() AS now,
     coalesce((SELECT json_agg(json_build_object(
         'id', a.id, 'quantity', a.quantity, 'opens_at', a.opens_at, 'closes_at', a.closes_at,
         'access', a.access, 'channel', a.channel, 'eligible_set', s.token) ORDER BY a.position)
@@ -8,5 +8,6 @@ SELECT d.*, clock_timestamp() AS now,
             AND s.at_least = (a.access ->> 'at_least')::bigint
         WHERE a.drop_id = d.id), '[]') AS allocations
 FROM drops d
+LEFT JOIN drop_words w ON w.drop_id = d.id
 WHERE ($1::text IS NULL OR d.id = $1) AND ($2::text IS NULL OR d.id > $2)
 ORDER BY d.id LIMIT $3

@@ -1,0 +1,3 @@
+import { whoIsIt } from "./nav.js";
+
+whoIsIt();

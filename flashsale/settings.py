@@ -12,6 +12,9 @@ PREFIX = "FLASHSALE_"
 SWITCHES = frozenset({"public_probes", "fulfilment_allow_private", "sign_in_demo"})
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Site = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+\Z")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^#\s]+\Z")]
+HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -103,8 +106,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
     ] = 15.0
     public_url: Annotated[
-        str | None,
-        msgspec.Meta(pattern=r"^https?://[^/?#@\s]+\Z"),
+        Site | None,
         _is("Where shoppers reach the pages, like `https://shop.example`. Unset: wherever a request says it went."),
     ] = None
     zone: Annotated[str, _is("Time zone in which pages tell times.")] = "Asia/Shanghai"
@@ -112,23 +114,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None, _is("Pages sell allocations of this channel and those without one. Unset: only the latter.")
     ] = None
     sign_in_url: Annotated[
-        str | None,
-        msgspec.Meta(pattern=r"^https?://[^#\s]+\Z"),
+        Address | None,
         _is(
             "The forum's sign-in page. It sends the browser back to `return_to` with `token` (a JWT) and `state` added."
         ),
     ] = None
     sign_in_header: Annotated[
-        str | None,
-        msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z"),
+        HeaderName | None,
         _is("Request header in which a proxy in front of the pages hands on the forum's token (a JWT)."),
     ] = None
     sign_in_demo: Annotated[bool, _is("Let anybody sign in as anybody, operators included: only for trying out.")] = (
         False
     )
     session_secret: Annotated[
-        str | None,
-        msgspec.Meta(min_length=32),
+        Annotated[str, msgspec.Meta(min_length=32)] | None,
         _is("Signs the pages' session cookies, at least 32 characters. Unset: derived from the HS256 secret."),
     ] = None
     session_s: Annotated[Positive, _is("A session ends this long after its last visit, seconds.")] = 43_200

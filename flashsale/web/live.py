@@ -11,13 +11,12 @@ from aiohttp import web
 from flashsale.domain import Drop
 from flashsale.drops import unknown_drop
 from flashsale.errors import GateUnavailable, Unavailable
-from flashsale.gate import Status
 from flashsale.web import views
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
-from flashsale.web.page_schemas import ClockOut, NoticeOut, StatusAllocation, StatusOut
+from flashsale.web.page_schemas import ClockOut, NoticeOut, StatusOut
 from flashsale.web.routing import Call, Param, answer, path_id
-from flashsale.web.watching import WATCH
+from flashsale.web.watching import WATCH, allocation_now
 
 CACHE: Final = "public, max-age=1"
 HOLDS_FRESH_S: Final = 2.0
@@ -48,17 +47,6 @@ class Holds:
 HOLDS: Final = web.AppKey("holds", Holds)
 
 
-def allocations_now(
-    drop: Drop, status: Status | None, now: datetime, holds: dict[str, datetime]
-) -> tuple[StatusAllocation, ...]:
-    """The state of each allocation."""
-    out = views.drop_out(drop, status, now)
-    return tuple(
-        StatusAllocation(a.id, a.state, a.opens_at, a.closes_at, holds.get(a.id) if a.state == "sold_out" else None)
-        for a in out.allocations
-    )
-
-
 async def known_drop(request: web.Request, context: Context) -> Drop:
     """The drop of the path."""
     drop_id = path_id(request, "drop")
@@ -79,8 +67,7 @@ async def clock(request: web.Request, context: Context, _: Identity) -> web.Stre
 async def status_now(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
     """`GET /v1/drops/{drop}/status`."""
     drop = await known_drop(request, context)
-    status = await context.board.status(drop)
-    out = views.drop_out(drop, status, context.now())
+    out = views.drop_out(drop, await context.board.status(drop), context.now())
     taken = any(a.state == "sold_out" for a in out.allocations)
     holds = await request.app[HOLDS].last(context, drop.id) if taken else {}
     poll_s = context.settings.status_poll_s
@@ -88,7 +75,9 @@ async def status_now(request: web.Request, context: Context, _: Identity) -> web
         drop=drop.id,
         epoch=drop.epoch,
         server_time=out.server_time,
-        allocations=allocations_now(drop, status, context.now(), holds),
+        allocations=tuple(
+            allocation_now(a, holds.get(a.id) if a.state == "sold_out" else None) for a in out.allocations
+        ),
         notice=NoticeOut(drop.texts.zh.notice, drop.texts.en.notice),
         poll_s=poll_s,
         spread_s=poll_s,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from flashsale.domain import Timestamp
-from flashsale.web.schemas import DropState, ReservationOut
+from flashsale.web.schemas import AccessOut, DropState, ReservationOut
 
 
 class ClockOut(msgspec.Struct, frozen=True):
@@ -21,6 +21,8 @@ class StatusAllocation(msgspec.Struct, frozen=True, omit_defaults=True):
     state: DropState
     opens_at: Timestamp
     closes_at: Timestamp
+    access: AccessOut
+    channel: str | None = None
     back_by: (
         Annotated[Timestamp, msgspec.Meta(description="All are taken, and until then some may come back.")] | None
     ) = None

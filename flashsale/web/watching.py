@@ -6,6 +6,7 @@ One watcher a drop looks at the board, as long as anybody listens; what it finds
 import asyncio
 import random
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.page_schemas import StatusAllocation
 from flashsale.web.routing import Call, path_id
+from flashsale.web.schemas import AllocationOut
 
 LOOK_S: Final = 0.4
 """How often a drop is looked at."""
@@ -29,6 +31,11 @@ BACKLOG_MAX: Final = 64
 RETRY_MS: Final = 5_000
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def allocation_now(a: AllocationOut, back_by: datetime | None = None) -> StatusAllocation:
+    """The state of an allocation."""
+    return StatusAllocation(a.id, a.state, a.opens_at, a.closes_at, a.access, a.channel, back_by)
 
 
 class Watch:
@@ -86,7 +93,10 @@ class Watch:
                 drop = await context.catalog.get(drop_id)
                 if drop is not None:
                     out = views.drop_out(drop, await context.board.status(drop), context.now())
-                    now = tuple(StatusAllocation(a.id, a.state, a.opens_at, a.closes_at) for a in out.allocations)
+                    now = tuple(
+                        StatusAllocation(a.id, a.state, a.opens_at, a.closes_at, a.access, a.channel)
+                        for a in out.allocations
+                    )
                     before = self._seen.get(drop_id)
                     self._seen[drop_id] = drop.epoch, now
                     for event in _events(before, (drop.epoch, now)):

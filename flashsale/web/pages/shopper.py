@@ -76,6 +76,8 @@ async def drop_page(request: web.Request, context: Context, site: Site, language
         (drop.id, drop.epoch),
         {
             "drop": drop,
+            "channel": context.settings.channel,
+            "confirm_by": context.settings.confirm_by,
             "told": told(drop, language),
             "picture": picture_of(drop.picture),
             "batches": [_batch(a) for a in here if not isinstance(a.access, Fcode)],

@@ -1,4 +1,7 @@
-// Words and figures in the page's language. The words come with the page, in <template id="words">.
+// The page itself: its words and figures in its language, and who is signed in. The words come with the page, in
+// <template id="words">.
+
+import { call, signedIn } from "./net.js";
 
 const root = document.documentElement;
 export const lang = root.lang.slice(0, 2);
@@ -29,7 +32,7 @@ export const when = (ms) => `${weekForm.format(ms)} ${clock(ms)}`;
 /** A window, with its days where they differ. */
 export function span(from, to) {
   const sameDay = dayOf.format(from) === dayOf.format(to);
-  return `${weekForm.format(from)}, ${clock(from)} – ${sameDay ? "" : `${weekForm.format(to)}, `}${clock(to)}`;
+  return `${when(from)} – ${sameDay ? clock(to) : when(to)}`;
 }
 
 const two = (n) => String(n).padStart(2, "0");
@@ -49,4 +52,30 @@ export function inWords(ms) {
   if (s < 60) return say("left.seconds", { n: s });
   const m = Math.round(s / 60);
   return m === 1 ? say("left.minute") : say("left.minutes", { n: m });
+}
+
+const who = document.getElementById("who");
+const path = location.pathname;
+
+/** Where one signs in, and comes back from to this page. */
+export const signInPath = () => `${who.pathname}?next=${encodeURIComponent(path + location.search)}`;
+
+/** Show who is signed in; null: nobody. */
+export function showMember(member) {
+  who.dataset.nobody ??= who.textContent;
+  who.textContent = member ? who.dataset.member.replace("{member}", member) : who.dataset.nobody;
+}
+
+for (const link of document.querySelectorAll(".top nav a")) {
+  if (link.pathname === path) link.setAttribute("aria-current", "page");
+}
+if (!path.endsWith("/sign-in")) who.href = signInPath();
+
+/** Ask who is signed in, and show it. */
+export async function whoIsIt() {
+  if (!signedIn()) return null;
+  const { status, body } = await call("GET", "/v1/me/session");
+  if (status !== 200 || !body.signed_in) return null;
+  showMember(body.member);
+  return body;
 }

@@ -23,6 +23,7 @@ from flashsale.ledger import Act, Batch, Bound, Counts, Ledger, NewBatch, OwnCod
 EXPORT_PART: Final = 500
 """Codes made at a time: about 2 ms, so that an export of millions holds up no shopper."""
 MINT_MAX_S: Final = 3_600
+REARM_AT_ONCE_MAX: Final = 8
 
 CodeState = Literal["unspent", "held", "spent", "revoked", "expired"]
 
@@ -47,7 +48,8 @@ class ShownCode(msgspec.Struct, frozen=True):
 class Batches:
     """What operators do with F-codes. `keys` None: no code can be made, everything else works.
 
-    `after(drop)` rebuilds the drop's gate when an act has changed it; `now` tells expired codes apart for display.
+    `after(drop)` rebuilds the drop's gate when an act has changed it, `rearm(drop)` in any case; `now` tells expired
+    codes apart for display.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Batches:
         keys: Keys | None,
         after: Callable[[str], Awaitable[Drop]],
         now: Callable[[], datetime],
+        rearm: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._keys = keys
         self._after = after
+        self._rearm = rearm or after
         self._now = now
 
     def _require_keys(self) -> Keys:
@@ -225,6 +229,34 @@ class Batches:
             detail["freed"] = freed
         await self._after(batch.drop)
         return Revoked(freed, await self._ledger.fcodes.counts(batch_id))
+
+    async def switch(self, drop_id: str, *, stopped: bool, reason: str, actor: str) -> Drop:
+        """Stop the F-codes of a drop, or honour them again, from the return on.
+
+        Stopped, a press with a code is told that the sale is paused; the code stays unspent, its unit set aside.
+        """
+        action = "fcodes.stop" if stopped else "fcodes.start"
+        async with self._act(drop_id, action, drop_id, {"reason": reason}, actor) as act:
+            act.fcodes_stopped = stopped
+        return await self._after(drop_id)
+
+    async def switch_all(self, *, stopped: bool, reason: str, actor: str) -> None:
+        """The same for all drops at once, in one act of the ledger.
+
+        A drop that was set up at that very moment, and that the act did not see, may have been armed by what was
+        before: those are found by looking again after the commit, and armed anew. Whatever is committed later than that
+        look is armed by what is now.
+        """
+        told = set(await self._ledger.fcodes.switch(stopped=stopped, actor=actor, reason=reason))
+        log.info("ops.act", actor=actor, action="fcodes.stop" if stopped else "fcodes.start", subject="fcodes")
+        unseen = set(await self._ledger.fcodes.lanes()) - told
+        slots = asyncio.Semaphore(REARM_AT_ONCE_MAX)
+
+        async def arm(drop_id: str) -> None:
+            async with slots:
+                await (self._rearm if drop_id in unseen else self._after)(drop_id)
+
+        await asyncio.gather(*map(arm, sorted(told | unseen)))
 
     async def export(self, batch_id: int, *, actor: str, reason: str | None) -> tuple[Batch, AsyncIterator[bytes]]:
         """A batch's codes as CSV, in pieces, without those revoked singly. Audited before the first code leaves."""

@@ -36,6 +36,7 @@ class Lane(Generic[Item, Result]):
     wait, and none for longer than `wait_max_s`: more, or later, is `Overloaded`, so that memory stays
     bounded and a store that stalls does not keep thousands waiting for one time-out after the other.
     A call is given up when its oldest item is `answer_max_s` old: each is answered within that time.
+    `answered(seconds, items)` hears of each call that was answered: how old its oldest item was then.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Lane(Generic[Item, Result]):
         wait_max_s: float = 60.0,
         answer_max_s: float = 3_600.0,
         observe: Callable[[int], None] | None = None,
+        answered: Callable[[float, int], None] | None = None,
     ) -> None:
         self._call = call
         self._batch_max = batch_max
@@ -54,6 +56,7 @@ class Lane(Generic[Item, Result]):
         self._wait_max_s = wait_max_s
         self._answer_max_s = answer_max_s
         self._observe = observe
+        self._answered = answered
         self._waiting: deque[Entry[Item]] = deque()
         self._depth = 0
         self._runner: asyncio.Task[None] | None = None
@@ -163,6 +166,8 @@ class Lane(Generic[Item, Result]):
             if not future.done():
                 future.set_result(list(results[at : at + size]) if type(entry[0]) is _Group else results[at])
             at += size
+        if self._answered is not None:
+            self._answered(asyncio.get_running_loop().time() - batch[0][2], len(items))
 
     @staticmethod
     def _settle_all(batch: list[Entry[Item]], error: Exception) -> None:

@@ -172,6 +172,12 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     texts: Texts = Texts()
     picture: str | None = None
     """Id of the picture that pages show."""
+    held: bool = False
+    """It was set up to wait for its release, and is paused until then."""
+    hidden: bool = False
+    """It is a rehearsal's copy: in no list, and its orders go nowhere."""
+    fcodes_stopped: bool = False
+    """Its F-codes are not honoured just now, by its own switch or by that of all drops; they stay unspent."""
 
     def allocation(self, allocation_id: str) -> Allocation | None:
         """The allocation of that name, if this drop has one."""

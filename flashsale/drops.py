@@ -6,16 +6,17 @@ next finds it unarmed and rebuilds it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
 
 from flashsale.catalog import Catalog
-from flashsale.domain import Allocation, Drop, Points, Reservation, Texts
+from flashsale.domain import QUANTITY_MAX, Allocation, Drop, Points, Reservation, Texts
 from flashsale.errors import Refused, Unavailable
 from flashsale.gate import Gate, Status, Unarmed, whole
 from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
@@ -45,6 +46,15 @@ class DropChange(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | msgspec.UnsetType = msgspec.UNSET
     texts: Texts | msgspec.UnsetType = msgspec.UNSET
     picture: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """An allocation's units before or after a move; `free`: neither taken nor set aside for an F-code."""
+
+    id: str
+    quantity: int
+    taken: int
+    free: int
 
 
 class AllocationBalance(msgspec.Struct, frozen=True):
@@ -78,6 +88,12 @@ def check_window(allocation_id: str, opens_at: datetime, closes_at: datetime) ->
             "invalid_request",
             f"The window of {allocation_id!r} must lie between {EARLIEST.year} and {LATEST.year}; correct its times.",
         )
+
+
+def tag_of(drop: Drop) -> str:
+    """Names what operators have set up of a drop: the same as long as nobody changes it, whatever is sold meanwhile."""
+    settled = msgspec.structs.replace(drop, epoch=0)
+    return hashlib.sha256(msgspec.json.encode(settled)).hexdigest()[:24]
 
 
 def unknown_drop(drop_id: str) -> Refused:
@@ -121,15 +137,17 @@ class Operations:
         log.info("ops.act", actor=actor, action="drop.create", subject=drop.id)
         return await self.after(drop.id)
 
-    async def rename(self, drop_id: str, title: str, *, actor: str) -> Drop:
-        """Give the drop another title."""
-        return await self.edit(drop_id, DropChange(title=title), actor=actor)
+    async def rename(self, drop_id: str, title: str, *, actor: str, expected: Collection[str] | None = None) -> Drop:
+        """Give the drop another title. `expected`, here and below: refused unless the drop's tag is one of these."""
+        return await self.edit(drop_id, DropChange(title=title), actor=actor, expected=expected)
 
-    async def edit(self, drop_id: str, change: DropChange, *, actor: str) -> Drop:
+    async def edit(
+        self, drop_id: str, change: DropChange, *, actor: str, expected: Collection[str] | None = None
+    ) -> Drop:
         """Change what is said of the drop."""
         if isinstance(change.picture, str):
             await self._check_picture(change.picture)
-        async with self._act(drop_id, actor, "drop.edit", drop_id, change) as act:
+        async with self._act(drop_id, actor, "drop.edit", drop_id, change, expected=expected) as act:
             if change.title is not msgspec.UNSET:
                 act.title = change.title
             if change.texts is not msgspec.UNSET or change.picture is not msgspec.UNSET:
@@ -144,12 +162,14 @@ class Operations:
         if not await self._ledger.pictures.known(picture):
             raise Refused("invalid_request", f"There is no picture {picture!r}; POST /v1/ops/pictures takes one.")
 
-    async def add_allocation(self, drop_id: str, allocation: Allocation, *, actor: str) -> Drop:
+    async def add_allocation(
+        self, drop_id: str, allocation: Allocation, *, actor: str, expected: Collection[str] | None = None
+    ) -> Drop:
         """One more allocation, also while the drop runs."""
         check_window(allocation.id, allocation.opens_at, allocation.closes_at)
         await self._prepare_eligible(allocation)
         subject = f"{drop_id}/{allocation.id}"
-        async with self._act(drop_id, actor, "allocation.create", subject, allocation) as act:
+        async with self._act(drop_id, actor, "allocation.create", subject, allocation, expected=expected) as act:
             if not await act.add_allocation(allocation):
                 raise Refused(
                     "conflict", f"Drop {drop_id!r} already has an allocation {allocation.id!r}; choose another id."
@@ -157,11 +177,17 @@ class Operations:
         return await self.after(drop_id)
 
     async def change_allocation(
-        self, drop_id: str, allocation_id: str, change: AllocationChange, *, actor: str
+        self,
+        drop_id: str,
+        allocation_id: str,
+        change: AllocationChange,
+        *,
+        actor: str,
+        expected: Collection[str] | None = None,
     ) -> Drop:
         """Resize, move the window of, or relabel an allocation, also while the drop runs."""
         subject = f"{drop_id}/{allocation_id}"
-        async with self._act(drop_id, actor, "allocation.edit", subject, change) as act:
+        async with self._act(drop_id, actor, "allocation.edit", subject, change, expected=expected) as act:
             row = await act.lock_allocation(allocation_id)
             if row is None:
                 raise Refused("not_found", f"Drop {drop_id!r} has no allocation {allocation_id!r}.")
@@ -184,18 +210,67 @@ class Operations:
             await act.update_allocation(allocation_id, **new)
         return await self.after(drop_id)
 
+    async def move_units(
+        self,
+        drop_id: str,
+        from_allocation: str,
+        to_allocation: str,
+        count: int,
+        *,
+        actor: str,
+        reason: str | None = None,
+        expected: Collection[str] | None = None,
+    ) -> tuple[Drop, list[Moved], list[Moved]]:
+        """Let free units change their allocation, also while the drop runs; both as they were and as they are."""
+        names = sorted({from_allocation, to_allocation})
+        if len(names) == 1:
+            raise Refused("invalid_request", "`from` and `to` are the same allocation; name two.")
+        detail = {"from": from_allocation, "to": to_allocation, "count": count} | ({"reason": reason} if reason else {})
+        async with self._act(drop_id, actor, "allocation.move", drop_id, detail, expected=expected) as act:
+            before = {name: await act.lock_allocation(name) for name in names}
+            for name, row in before.items():
+                if row is None:
+                    raise Refused("not_found", f"Drop {drop_id!r} has no allocation {name!r}.")
+            free = _moved(before[from_allocation]).free
+            if free < count:
+                raise Refused(
+                    "conflict",
+                    f"{free} units of {from_allocation!r} are free: neither taken nor set aside for an F-code; "
+                    "move at most so many.",
+                    free=free,
+                )
+            if before[to_allocation]["quantity"] + count > QUANTITY_MAX:
+                raise Refused("conflict", f"{to_allocation!r} would have over {QUANTITY_MAX} units; move fewer.")
+            await act.move_units(from_allocation, to_allocation, count)
+            after = {name: await act.lock_allocation(name) for name in names}
+        drop = await self.after(drop_id)
+        order = (from_allocation, to_allocation)
+        return drop, [_moved(before[name]) for name in order], [_moved(after[name]) for name in order]
+
     async def switch(
-        self, drop_id: str, act_name: Literal["pause", "resume", "close"], *, actor: str, reason: str | None = None
+        self,
+        drop_id: str,
+        act_name: Literal["pause", "resume", "close"],
+        *,
+        actor: str,
+        reason: str | None = None,
+        missing: Collection[str] = (),
     ) -> Drop:
-        """Pause, resume or close. From the return on it holds: no grant of before commits after it (I14)."""
-        async with self._act(drop_id, actor, f"drop.{act_name}", drop_id, {"reason": reason} if reason else {}) as act:
+        """Pause, resume or close. From the return on it holds: no grant of before commits after it (I14).
+
+        `missing`: what was missing when it was resumed all the same, for the audit log.
+        """
+        detail: dict[str, object] = {"reason": reason} if reason else {}
+        if missing:
+            detail["missing"] = sorted(missing)
+        async with self._act(drop_id, actor, f"drop.{act_name}", drop_id, detail) as act:
             if act.closed and act_name != "close":
                 raise Refused("conflict", f"Drop {drop_id!r} is closed for good; it cannot be paused or resumed.")
             match act_name:
                 case "pause":
                     act.paused = True
                 case "resume":
-                    act.paused = False
+                    act.paused = act.held = False
                 case "close":
                     act.closed = True
         return await self.after(drop_id)
@@ -282,10 +357,25 @@ class Operations:
                 raise Refused("invalid_request", f"There is no points snapshot {rule.snapshot!r}; import it first.")
 
     @asynccontextmanager
-    async def _act(self, drop_id: str, actor: str, action: str, subject: str, detail: object) -> AsyncIterator[Act]:
+    async def _act(
+        self,
+        drop_id: str,
+        actor: str,
+        action: str,
+        subject: str,
+        detail: object,
+        *,
+        expected: Collection[str] | None = None,
+    ) -> AsyncIterator[Act]:
         async with self._ledger.drops.act(drop_id, actor=actor, action=action, subject=subject, detail=detail) as act:
             if act is None:
                 raise unknown_drop(drop_id)
+            if expected is not None and (tag := tag_of(await act.current())) not in expected:
+                raise Refused(
+                    "precondition_failed",
+                    f"Drop {drop_id!r} was changed since you read it; read it again, and decide anew.",
+                    etag=tag,
+                )
             yield act
         log.info("ops.act", actor=actor, action=action, subject=subject)
 
@@ -300,6 +390,10 @@ class Operations:
         if drop is None:
             raise unknown_drop(drop_id)
         return drop
+
+
+def _moved(row: Any) -> Moved:  # noqa: ANN401 -- asyncpg's Record is untyped
+    return Moved(row["id"], row["quantity"], row["taken"], row["quantity"] - row["taken"] - row["alive"])
 
 
 def _balance_of(units: Units, before: Status, after: Status) -> AllocationBalance:

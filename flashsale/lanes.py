@@ -51,8 +51,12 @@ class Lanes:
         return None if self.keeps.closed else int(self.keeps.admit())
 
 
-def gate_lane(call: Callable[[list[Item]], Awaitable[Sequence[Result]]], limits: Limits) -> Lane[Item, Result]:
-    """A lane of calls to the gate."""
+def gate_lane(
+    call: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+    limits: Limits,
+    answered: Callable[[float, int], None] | None = None,
+) -> Lane[Item, Result]:
+    """A lane of calls to the gate; `answered` hears how long its oldest item waited for each."""
     return Lane(
         call,
         batch_max=limits.gate_batch_max,
@@ -60,6 +64,7 @@ def gate_lane(call: Callable[[list[Item]], Awaitable[Sequence[Result]]], limits:
         wait_max_s=WAIT_SHARE * limits.answer_max_s,
         answer_max_s=GATE_SHARE * limits.answer_max_s,
         observe=metrics.gate_batch.observe,
+        answered=answered,
     )
 
 

@@ -95,8 +95,8 @@ class Tally:
                     w.event, drop=w.drop, allocation=w.allocation, member=w.member, reservation=w.reservation
                 )
 
-    def flush(self) -> None:
-        """Hand on what was counted since the last time."""
+    def flush(self) -> Counter[tuple[str, str]]:
+        """Hand on what was counted since the last time, by drop and word; returns it."""
         counted, self._verdicts = self._verdicts, Counter()
         refused: dict[str, dict[str, int]] = {}
         for (drop_id, word), count in counted.items():
@@ -105,3 +105,4 @@ class Tally:
                 refused.setdefault(drop_id, {})[word] = count
         for drop_id, words in refused.items():
             self._log.info("reservation.refused", drop=drop_id, **words)
+        return counted

@@ -11,6 +11,7 @@ ever, who would win is asked to come back, and no unit lies about that nobody wa
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from flashsale import metrics
@@ -74,8 +75,9 @@ class Reservations:
     """The flow of all drops in this process.
 
     `arm(drop, force)` rebuilds a drop's gate when it is not armed, or in any case with `force`; `on_decided(drop,
-    results)` and `on_committed(drop, grants)` hear of every batch (metrics, logs). `now` is a monotonic clock in
-    seconds, `jitter` gives numbers in [0, 1).
+    results)` and `on_committed(drop, grants)` hear of every batch (metrics, logs), and `on_waited(drop, seconds,
+    presses)` how long the oldest press of a call had waited when it was answered (not of a striped drop: there a press
+    takes several calls). `now` is a monotonic clock in seconds, `jitter` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Reservations:
         limits: Limits | None = None,
         on_decided: Callable[[str, list[Decision]], None] = lambda _drop, _results: None,
         on_committed: Callable[[str, list[Grant]], None] = lambda _drop, _grants: None,
+        on_waited: Callable[[str, float, int], None] = lambda _drop, _seconds, _presses: None,
     ) -> None:
         self._gate = gate
         self._ledger = ledger
@@ -105,6 +108,7 @@ class Reservations:
         self._limits = limits or Limits()
         self._on_decided = on_decided
         self._on_committed = on_committed
+        self._on_waited = on_waited
         self._lanes: dict[str, Lanes] = {}
         self._together = Together(reserve=self.reserve, lanes=self._lanes_of, limits=self._limits)
         self._cancels: dict[str, Lane[str, Reservation | None]] = {}
@@ -279,7 +283,8 @@ class Reservations:
             asyncio.get_running_loop().call_soon(self._on_decided, drop_id, decided.results)
             return list(decided.results)
 
-        lanes.gate, lanes.settle = gate_lane(decide, self._limits), waiting.append
+        lanes.gate = gate_lane(decide, self._limits, partial(self._on_waited, drop_id))
+        lanes.settle = waiting.append
 
     def _open_stripes(self, drop_id: str, count: int, lanes: Lanes) -> None:
         lanes.gate = stripes = Stripes(

@@ -102,6 +102,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gate_ttl_after_close_s: Annotated[Positive, _is("How long a drop's keys outlive its last window, seconds.")] = (
         86_400
     )
+    live_streams_max: Annotated[Positive, _is("Live streams of operators in one process; beyond it 503.")] = 16
+    live_stream_s: Annotated[
+        PositiveSeconds, _is("How long one live stream lasts before its page opens the next, seconds.")
+    ] = 600.0
     shutdown_timeout_s: Annotated[
         PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
     ] = 15.0

@@ -107,6 +107,8 @@ class Drop(msgspec.Struct, frozen=True):
     price: int
     currency: str
     stripes: int
+    own_codes_stopped: bool
+    codes_stopped: bool
     created: int
     allocations: dict[str, Allocation]
 

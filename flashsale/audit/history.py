@@ -77,6 +77,7 @@ def history_of(ledger: Ledger) -> History:
     for what, said, logged in (
         ("paused", ledger.drop.paused, is_paused),
         ("closed", ledger.drop.closed, closed is not None),
+        ("refusing its F-codes", ledger.drop.own_codes_stopped, _codes_stopped(ledger.log)),
     ):
         if said != logged:
             unexplained.append(f"the drop is {'' if said else 'not '}{what}, and the log says otherwise")
@@ -95,13 +96,19 @@ def _switches(log: list[Act]) -> tuple[list[tuple[int, int]], int | None]:
     closed: int | None = None
     for act in log:
         runs = not paused or paused[-1][1] != FOREVER
-        if act.action == "drop.pause" and runs:
+        if (act.action == "drop.pause" and runs) or (act.action == "drop.create" and act.detail.get("hold")):
             paused.append((act.at, FOREVER))
         elif act.action == "drop.resume" and not runs:
             paused[-1] = (paused[-1][0], act.at)
         elif act.action == "drop.close" and closed is None:
             closed = act.at
     return paused, closed
+
+
+def _codes_stopped(log: list[Act]) -> bool:
+    """Whether the drop's own switch of its F-codes is off in the end."""
+    own = [act.action for act in log if act.action in {"fcodes.stop", "fcodes.start"} and not act.detail.get("all")]
+    return bool(own) and own[-1] == "fcodes.stop"
 
 
 def _now(ledger: Ledger, allocation: str, field: str) -> int:
@@ -136,7 +143,7 @@ def _first(ledger: Ledger) -> dict[str, dict[str, Steps]]:
 
 
 def _moves(ledger: Ledger, act: Act) -> list[tuple[str, int]]:
-    """How a return or a revocation changed the quantities of allocations."""
+    """How a return, a revocation or a move changed the quantities of allocations."""
     own, to, units = act.subject.partition("/")[2], act.detail.get("to"), 0
     if act.action == "reservation.return":
         raw = uuid_bytes(str(act.detail.get("reservation")))
@@ -145,6 +152,8 @@ def _moves(ledger: Ledger, act: Act) -> list[tuple[str, int]]:
         to = (to or own) if act.detail.get("restock", True) else None
     elif act.action == "fcodes.revoke" and to:
         units = act.detail.get("freed", 0)
+    elif act.action == "allocation.move":
+        own, units = str(act.detail.get("from")), act.detail.get("count", 0)
     if to == own or not units:
         return []
     return [(name, change) for name, change in ((own, -units), (to, units)) if name in ledger.drop.allocations]

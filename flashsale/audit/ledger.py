@@ -22,6 +22,7 @@ _FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeou
 
 _DROP = """
 SELECT id, epoch, per_member, hold_seconds, paused, closed, price_amount, currency, stripes,
+    fcodes_stopped, fcodes_stopped OR EXISTS (SELECT 1 FROM fcode_stop) AS codes_stopped,
     (extract(epoch FROM created_at) * 1000000)::bigint AS created,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
 FROM drops WHERE id = $1

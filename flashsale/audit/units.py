@@ -204,6 +204,8 @@ def configuration(ledger: Ledger, gate: Gate) -> Check:
         }
         for a in drop.allocations.values():
             rule: str | int = a.at_least or 0 if a.kind == "tier" else 0
+            if a.kind == "fcode":
+                rule = int(drop.codes_stopped)
             wanted[f"a:{a.id}"] = [-(-a.opens // 1000), a.closes // 1000, a.kind, rule]
             if a.kind == "fcode" and stripe != CODES_STRIPE:
                 wanted[f"n:{a.id}"] = b"0"

@@ -6,15 +6,15 @@ for the caller's epoch (emptied, restarted, failed over, one key evicted) is the
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import Allocation, Claim, Drop, Everyone, Fcode, Grant, Points, Tier
-from flashsale.errors import GateUnavailable
 from flashsale.gate import keys
+from flashsale.gate.calling import Caller
 from flashsale.gate.client import CONNECTIONS_MAX, Client, connect
 from flashsale.gate.clock import unix_ms
 from flashsale.gate.codes import Field, pack_fields
@@ -32,7 +32,7 @@ from flashsale.gate.replies import (
     units,
 )
 from flashsale.gate.requests import requests
-from flashsale.gate.scripts import NAMES, PASSING, Script
+from flashsale.gate.sharing import Sharing
 
 __all__ = ["UNARMED", "Decisions", "Fetched", "Gate", "Status", "Taken", "Unarmed", "connect"]
 
@@ -54,7 +54,7 @@ def _access_fields(drop: Drop, allocation: Allocation, stripe: int) -> tuple[str
         case Tier(at_least=at_least):
             return "tier", at_least
         case Fcode():
-            return "fcode", 0
+            return "fcode", int(drop.fcodes_stopped)
 
 
 def eligible_keys(drop: Drop, stripe: int = 0) -> tuple[str, ...]:
@@ -68,42 +68,16 @@ def bound_keys(drop_id: str, stripe: int, batches: Iterable[int]) -> tuple[str, 
     return tuple(keys.bound(drop_id, stripe, batch) for batch in batches)
 
 
-class Gate:
+class Gate(Caller):
     """The gate of all drops, through one client."""
 
     def __init__(self, client: Client, *, timeout_s: float, new_ids: Callable[[int], list[str]]) -> None:
-        self._client = client
-        self._timeout_s = timeout_s
+        connections = asyncio.Semaphore(CONNECTIONS_MAX)
+        super().__init__(client, timeout_s, connections)
         self._new_ids = new_ids
-        self._scripts = {name: Script(name) for name in NAMES}
         self._name = secrets.token_bytes(8)
-        self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
-
-    async def _run(self, name: str, script_keys: tuple[str, ...], *args: object) -> object:
-        return await self._in_time(lambda: self._scripts[name](self._client, script_keys, *args))
-
-    async def _command(self, *args: object) -> object:
-        return await self._in_time(lambda: self._client.execute_command(*args))
-
-    async def _in_time(self, call: Callable[[], Awaitable[object]]) -> object:
-        """The reply. A call for which there is no connection waits for one: the client would refuse it.
-
-        `asyncio.wait_for` of Python 3.11, through which the client sends, answers with the result when a cancellation
-        comes together with it: that one is raised here, or a task without end would never hear of it.
-        """
-        again = "repeat the same request."
-        task = asyncio.current_task()
-        asked_before = task.cancelling() if task is not None else 0
-        try:
-            async with asyncio.timeout(self._timeout_s), self._connections:
-                reply = await call()
-                if task is not None and task.cancelling() > asked_before:
-                    raise asyncio.CancelledError
-                return reply
-        except TimeoutError:
-            raise GateUnavailable(f"Redis did not answer within {self._timeout_s:g} s; {again}") from None
-        except PASSING as error:
-            raise GateUnavailable(f"Redis cannot answer ({type(error).__name__}); {again}") from error
+        self.sharing = Sharing(client, timeout_s, connections)
+        """What the processes tell each other beside what they decide."""
 
     async def decide(
         self,

@@ -57,3 +57,14 @@ def bound(drop: str, stripe: int, batch: int) -> str:
 def tries(subject: str) -> str:
     """The failed tries of F-codes of a member, an address or all within their window; all subjects in one slot."""
     return f"{LAYOUT}:{{tries}}:{subject}"
+
+
+def counted(drop: str) -> tuple[str, str]:
+    """What all processes have counted of a drop: sums, and by second what was refused. It decides nothing."""
+    tag = _tag(drop, 0)
+    return f"{tag}:counts", f"{tag}:refused"
+
+
+def board(name: str) -> str:
+    """Notes of the processes to each other, one board in one slot."""
+    return f"{LAYOUT}:{{board}}:{name}"

@@ -44,4 +44,7 @@ NAMES: Final = (
     "elig_begin",
     "elig_finish",
     "tries",
+    "tally",
+    "counts",
+    "notice",
 )

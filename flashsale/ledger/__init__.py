@@ -13,8 +13,9 @@ import asyncpg
 
 from flashsale.circuit import Circuit
 from flashsale.errors import LedgerUnavailable
+from flashsale.ledger.console import ConsoleStore
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Part, Units
-from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
+from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent, Stop
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
@@ -41,6 +42,7 @@ __all__ = [
     "Commit",
     "Committed",
     "Confirmed",
+    "ConsoleStore",
     "Counts",
     "DropStore",
     "Ended",
@@ -63,6 +65,7 @@ __all__ = [
     "Spent",
     "Stale",
     "Standing",
+    "Stop",
     "Tried",
     "Units",
     "Wish",
@@ -70,7 +73,7 @@ __all__ = [
 ]
 
 CLOSE_MAX_S: Final = 5.0
-SCHEMA_VERSION: Final = "20260106000000"
+SCHEMA_VERSION: Final = "20260107000000"
 
 
 class Ledger:
@@ -88,6 +91,7 @@ class Ledger:
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
         self.pictures = PictureStore(reading)
+        self.console = ConsoleStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

@@ -91,6 +91,12 @@ class Act:
         self.title: str = row["title"]
         self.paused: bool = row["paused"]
         self.closed: bool = row["closed"]
+        self.held: bool = row["held"]
+        self.fcodes_stopped: bool = row["fcodes_stopped"]
+
+    async def current(self) -> Drop:
+        """The drop as this act finds it, and as it keeps it from everybody else."""
+        return drop_of(await self._connection.fetchrow(sql("drop_list"), self.drop_id, None, 1))
 
     async def add_allocation(self, allocation: Allocation) -> bool:
         """Append an allocation; False when the name is taken."""
@@ -140,6 +146,12 @@ async def _insert_allocation(connection: Executor, drop_id: str, a: Allocation) 
         sql("allocation_insert"), drop_id, a.id, a.quantity, a.opens_at, a.closes_at, access, a.channel
     )
     return row is not None
+
+
+async def _write(connection: Executor, act: Act) -> None:
+    """What the act has set, under a new epoch."""
+    switches = (act.paused, act.closed, act.held, act.fcodes_stopped)
+    await connection.execute(sql("drop_update"), act.drop_id, act.title, *switches)
 
 
 async def _audit(connection: Executor, actor: str, action: str, subject: str, detail: object) -> None:
@@ -239,6 +251,8 @@ class DropStore:
             )
             if epoch is None:
                 return False
+            if drop.held or drop.hidden:
+                await connection.execute(sql("drop_mark"), drop.id, drop.held, drop.hidden)
             for allocation in drop.allocations:
                 await _insert_allocation(connection, drop.id, allocation)
             if drop.texts != Texts() or drop.picture is not None:
@@ -261,7 +275,7 @@ class DropStore:
                 return
             act = Act(connection, row)
             yield act
-            await connection.execute(sql("drop_update"), drop_id, act.title, act.paused, act.closed)
+            await _write(connection, act)
             await _audit(connection, actor, action, subject, detail)
 
     @asynccontextmanager
@@ -290,7 +304,7 @@ class DropStore:
                 return
             act = Act(connection, row)
             yield act, batch, count
-            await connection.execute(sql("drop_update"), drop_id, act.title, act.paused, act.closed)
+            await _write(connection, act)
             await _audit(connection, actor, action, subject, detail)
 
     async def note(self, *, actor: str, action: str, subject: str, detail: object) -> None:

@@ -91,6 +91,15 @@ def batch_of(row: Row) -> Batch:
     )
 
 
+class Stop(msgspec.Struct, frozen=True):
+    """Whether the F-codes of all drops are stopped: since when, by whom, why; `drops` that have stopped their own."""
+
+    since: datetime | None
+    actor: str | None
+    reason: str | None
+    drops: list[str]
+
+
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """A batch to mint, under the number that `next_batch` gave."""
 
@@ -178,6 +187,32 @@ class FcodeStore:
 
     def __init__(self, reading: Pool) -> None:
         self._reading = reading
+
+    async def stop(self) -> Stop:
+        """How the switch of all F-codes stands."""
+        row = await self._reading.fetchrow(sql("fcode_stop_get"))
+        return Stop(row["at"], row["actor"], row["reason"], list(row["drops"]))
+
+    async def switch(self, *, stopped: bool, actor: str, reason: str) -> list[str]:
+        """Stop the F-codes of all drops, or honour them again; returns the drops whose epoch this changed.
+
+        Switch, epochs and audit lines are one transaction: a grant of before does not commit after it. A drop that was
+        set up at the same time may have been read for its gate before it; whoever calls looks for those.
+        """
+        detail = msgspec.json.encode({"reason": reason, "all": True}).decode()
+        action = "fcodes.stop" if stopped else "fcodes.start"
+        async with self._reading.transaction() as connection:
+            if stopped:
+                await connection.execute(sql("fcode_stop_set"), actor, reason)
+            else:
+                await connection.execute(sql("fcode_stop_clear"))
+            bumped = sorted(row["id"] for row in await connection.fetch(sql("fcode_stop_bump")))
+            await connection.execute(sql("audit_insert_many"), actor, action, ["fcodes", *bumped], detail)
+        return bumped
+
+    async def lanes(self) -> list[str]:
+        """The drops that still sell by F-codes."""
+        return [row["id"] for row in await self._reading.fetch(sql("fcode_lanes"))]
 
     async def get(self, batch: int) -> Batch | None:
         """One batch."""

@@ -30,6 +30,9 @@ def drop_of(row: Row) -> Drop:
         stripes=row["stripes"],
         texts=Texts() if row["texts"] is None else msgspec.json.decode(row["texts"], type=Texts),
         picture=row["picture"],
+        held=row["held"],
+        hidden=row["hidden"],
+        fcodes_stopped=row["codes_stopped"],
     )
 
 

@@ -506,7 +506,11 @@ CREATE TABLE public.drops (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     rebuy_after_return boolean DEFAULT false NOT NULL,
     stripes integer DEFAULT 1 NOT NULL,
+    held boolean DEFAULT false NOT NULL,
+    hidden boolean DEFAULT false NOT NULL,
+    fcodes_stopped boolean DEFAULT false NOT NULL,
     CONSTRAINT drops_check CHECK (((list_price_amount IS NULL) = (list_price_currency IS NULL))),
+    CONSTRAINT drops_check1 CHECK ((paused OR (NOT held))),
     CONSTRAINT drops_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT drops_epoch_check CHECK ((epoch >= 1)),
     CONSTRAINT drops_hold_seconds_check CHECK ((hold_seconds >= 1)),
@@ -578,6 +582,14 @@ CREATE TABLE public.fcode_revoked (
     batch_id integer NOT NULL,
     serial integer NOT NULL,
     at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE public.fcode_stop (
+    one boolean DEFAULT true NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    reason text NOT NULL,
+    CONSTRAINT fcode_stop_one_check CHECK (one)
 );
 
 CREATE TABLE public.orders (
@@ -708,6 +720,21 @@ CREATE TABLE public.pictures (
     CONSTRAINT pictures_id_check CHECK ((id ~ '^[0-9a-f]{20}-[0-9]{1,5}x[0-9]{1,5}\.(png|jpg|webp)$'::text))
 );
 
+CREATE TABLE public.rehearsals (
+    id uuid NOT NULL,
+    drop_id text NOT NULL,
+    copy_id text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    actor text NOT NULL,
+    asked jsonb NOT NULL,
+    told jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT rehearsals_check CHECK (((ended_at IS NULL) = (state = 'running'::text))),
+    CONSTRAINT rehearsals_state_check CHECK ((state = ANY (ARRAY['running'::text, 'done'::text, 'stopped'::text, 'failed'::text])))
+);
+
 CREATE TABLE public.schema_migrations (
     version character varying NOT NULL
 );
@@ -782,6 +809,9 @@ ALTER TABLE ONLY public.fcode_bound
 ALTER TABLE ONLY public.fcode_revoked
     ADD CONSTRAINT fcode_revoked_pkey PRIMARY KEY (batch_id, serial);
 
+ALTER TABLE ONLY public.fcode_stop
+    ADD CONSTRAINT fcode_stop_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
 
@@ -805,6 +835,9 @@ ALTER TABLE ONLY public.pgqueuer_statistics
 
 ALTER TABLE ONLY public.pictures
     ADD CONSTRAINT pictures_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.rehearsals
+    ADD CONSTRAINT rehearsals_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.reservations
     ADD CONSTRAINT reservations_pkey PRIMARY KEY (id);
@@ -861,6 +894,10 @@ CREATE UNIQUE INDEX pgqueuer_unique_dedupe_key ON public.pgqueuer USING btree (d
 
 CREATE INDEX pgqueuer_updated_id_id1_idx ON public.pgqueuer USING btree (updated, id DESC) INCLUDE (id) WHERE (status = 'picked'::public.pgqueuer_status);
 
+CREATE INDEX rehearsals_drop ON public.rehearsals USING btree (drop_id, id);
+
+CREATE UNIQUE INDEX rehearsals_one ON public.rehearsals USING btree ((true)) WHERE (state = 'running'::text);
+
 CREATE INDEX reservations_due ON public.reservations USING btree (expires_at) WHERE (state = 'held'::public.reservation_state);
 
 CREATE INDEX reservations_ended ON public.reservations USING btree (member) WHERE (state = ANY (ARRAY['cancelled'::public.reservation_state, 'expired'::public.reservation_state, 'returned'::public.reservation_state]));
@@ -900,3 +937,6 @@ ALTER TABLE ONLY public.eligible_sets
 
 ALTER TABLE ONLY public.fcode_batches
     ADD CONSTRAINT fcode_batches_drop_id_allocation_id_fkey FOREIGN KEY (drop_id, allocation_id) REFERENCES public.allocations(drop_id, id);
+
+ALTER TABLE ONLY public.rehearsals
+    ADD CONSTRAINT rehearsals_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES public.drops(id);

@@ -72,7 +72,7 @@ async def get_drop(request: web.Request, context: Context, _: Identity) -> web.S
     """`GET /v1/drops/{drop}`."""
     drop_id = path_id(request, "drop")
     drop = await context.catalog.get(drop_id)
-    if drop is None:
+    if drop is None or drop.hidden:
         raise unknown_drop(drop_id)
     out = views.drop_out(drop, await context.board.status(drop), context.now())
     return _cached(request, out, _stable(out))
@@ -87,7 +87,7 @@ async def eligibility(request: web.Request, context: Context, caller: Identity) 
     """`GET /v1/me/eligibility`."""
     drop_id = check_id(required_query(request, "drop"))
     drop = await context.catalog.get(drop_id)
-    if drop is None:
+    if drop is None or drop.hidden:
         raise unknown_drop(drop_id)
     items = [_item(a.id, await _judge(context, a.access, caller)) for a in drop.allocations]
     return answer(EligibilityOut(drop.id, tuple(items)), headers={"Cache-Control": "private, no-store"})

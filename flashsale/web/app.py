@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -24,11 +26,29 @@ from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
+from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
-from flashsale.web import api, confirm, fcodes, hot, live, mine, ops, orders, pictures, probes, problems, watching
+from flashsale.web import (
+    api,
+    confirm,
+    console_drops,
+    console_fcodes,
+    console_stream,
+    fcodes,
+    hot,
+    live,
+    mine,
+    ops,
+    orders,
+    pictures,
+    probes,
+    problems,
+    watching,
+)
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
+from flashsale.web.console_live import Live
 from flashsale.web.context import Context
 from flashsale.web.express import ExpressServer
 from flashsale.web.jwks import Jwks, fetch_with
@@ -50,6 +70,9 @@ CALLS: Final = (
     *mine.CALLS,
     *ops.CALLS,
     *pictures.CALLS,
+    *console_drops.CALLS,
+    *console_fcodes.CALLS,
+    *console_stream.CALLS,
     *orders.CALLS,
     *fcodes.CALLS,
     *probes.CALLS,
@@ -90,7 +113,7 @@ async def _tick(context: Context, tally: log.Tally) -> None:
     """Each second: notice new epochs, hand counts to the metrics. A ledger that is away is asked again."""
     while True:
         try:
-            tally.flush()
+            context.shares.decided(tally.flush())
             for lane, waiting in zip(("gate", "ledger"), context.reservations.waiting(), strict=True):
                 metrics.waiting.labels(lane).set(waiting)
             metrics.fcode_guessing.set(context.tries.failures_in_window)
@@ -100,6 +123,27 @@ async def _tick(context: Context, tally: log.Tally) -> None:
         except Exception as error:  # noqa: BLE001 -- without this tick, a gate that was left behind goes unnoticed
             _log.error("tick.failed", exc_info=error)
         await asyncio.sleep(TICK_S)
+
+
+def _limits_of(settings: Settings) -> Limits:
+    return Limits(
+        settings.gate_batch_max,
+        settings.gate_queue_max,
+        settings.ledger_batch_max,
+        settings.ledger_queue_max,
+        settings.answer_max_s,
+    )
+
+
+def _tries_of(settings: Settings, gate: Gate) -> Tries:
+    return Tries(
+        share=gate.tries,
+        now=time.monotonic,
+        member_max=settings.fcode_tries_member_max,
+        address_max=settings.fcode_tries_address_max,
+        alert_max=settings.fcode_alert_max,
+        alert=lambda failures: _log.error("fcodes.guessing", failures_per_minute=failures),
+    )
 
 
 async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
@@ -127,6 +171,7 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
     async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
         await arming.arm(drop_id, force)
 
+    shares = Shares(gate.sharing, name=f"{os.getpid()}-{secrets.token_hex(4)}", ttl_s=settings.gate_ttl_after_close_s)
     reservations = Reservations(
         gate=gate,
         ledger=ledger.reservations,
@@ -136,20 +181,13 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         new_ids=new_ids,
         now=time.monotonic,
         jitter=random.random,
-        limits=_limits(settings),
+        limits=_limits_of(settings),
         on_decided=tally.decided,
         on_committed=tally.committed,
+        on_waited=shares.waited,
     )
     operations = Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids)
-    fcode_keys = settings.fcode_ring
-    tries = Tries(
-        share=gate.tries,
-        now=time.monotonic,
-        member_max=settings.fcode_tries_member_max,
-        address_max=settings.fcode_tries_address_max,
-        alert_max=settings.fcode_alert_max,
-        alert=lambda failures: _log.error("fcodes.guessing", failures_per_minute=failures),
-    )
+    board, fcode_keys, tries = Board(gate), settings.fcode_ring, _tries_of(settings, gate)
     return Context(
         settings=settings,
         auth=auth,
@@ -157,10 +195,27 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         gate=gate,
         catalog=catalog,
         arming=arming,
-        board=Board(gate),
+        board=board,
+        live=Live(
+            gate=gate,
+            ledger=ledger,
+            catalog=catalog,
+            operations=operations,
+            board=board,
+            shares=shares,
+            now=lambda: datetime.now(UTC),
+            streams_max=settings.live_streams_max,
+        ),
+        shares=shares,
         reservations=reservations,
         operations=operations,
-        batches=Batches(ledger=ledger, keys=fcode_keys, after=operations.after, now=lambda: datetime.now(UTC)),
+        batches=Batches(
+            ledger=ledger,
+            keys=fcode_keys,
+            after=operations.after,
+            rearm=lambda drop_id: arming.arm(drop_id, force=True),
+            now=lambda: datetime.now(UTC),
+        ),
         spending=Spending(keys=fcode_keys, tries=tries),
         tries=tries,
         sessions=_sessions(settings),
@@ -222,7 +277,10 @@ async def make_runner(settings: Settings) -> Runner:
         to_close = opened.pop_all()
 
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
-        work = [asyncio.create_task(_tick(context, tally)), asyncio.create_task(context.tries.run())]
+        work = [
+            asyncio.create_task(each)
+            for each in (_tick(context, tally), context.tries.run(), context.shares.run(context.reservations.waiting))
+        ]
         if jwks is not None:
             work.append(asyncio.create_task(jwks.run()))
         yield
@@ -233,6 +291,10 @@ async def make_runner(settings: Settings) -> Runner:
         await context.reservations.drain()
         await to_close.aclose()
 
+    async def end_streams(_: web.Application) -> None:
+        await context.live.aclose()
+
     app = make_app(context)
+    app.on_shutdown.append(end_streams)
     app.cleanup_ctx.append(lifetime)
     return Runner(app, context)

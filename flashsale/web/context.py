@@ -13,10 +13,12 @@ from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
 from flashsale.reservations import Reservations
 from flashsale.settings import Settings
+from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
+from flashsale.web.console_live import Live
 from flashsale.web.session import Sessions
 
 
@@ -30,6 +32,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     arming: Arming
     board: Board
+    live: Live
+    shares: Shares
     reservations: Reservations
     operations: Operations
     batches: Batches

@@ -36,7 +36,8 @@ _fcodes_in: Final = msgspec.json.Decoder(FcodesIn)
 _revoke_in: Final = msgspec.json.Decoder(RevokeIn)
 
 
-def _batch_id(request: web.Request) -> int:
+def batch_id(request: web.Request) -> int:
+    """The batch of the path; `Refused` when there can be none of that name."""
     text = request.match_info["batch"]
     if re.fullmatch("[1-9][0-9]{0,6}", text) is None:
         raise Refused("not_found", f"There is no batch {text[:64]!r}.")
@@ -76,7 +77,7 @@ async def mint(request: web.Request, context: Context, caller: Identity) -> web.
             allocation,
             owners_of(limited(request, context.settings.fcodes_body_max_bytes)),
             expires_at=_time(request.query.get("expires_at")),
-            note=_note(request.query.get("note")),
+            note=note_of(request.query.get("note")),
             actor=actor_of(caller),
         )
     else:
@@ -105,7 +106,8 @@ def _time(text: str | None) -> datetime | None:
     return found
 
 
-def _note(text: str | None) -> str | None:
+def note_of(text: str | None) -> str | None:
+    """A note in the query: one line, or none."""
     if text is not None and (len(text) > NOTE_MAX_CHARS or not text.isprintable()):
         raise Refused("invalid_request", f"`note` is one line of at most {NOTE_MAX_CHARS} characters.")
     return text or None
@@ -121,7 +123,7 @@ async def list_batches(request: web.Request, context: Context, _: Identity) -> w
 
 async def get_batch(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
     """`GET /v1/ops/fcodes/{batch}`: counts by state, and who spent when, by serial."""
-    batch = await context.batches.get(_batch_id(request))
+    batch = await context.batches.get(batch_id(request))
     after, limit = page_after(request, NUMBER_PATTERN), page_limit(request)
     counts = await context.ledger.fcodes.counts(batch.id)
     spent = await context.ledger.fcodes.spent(batch.id, -1 if after is None else int(after), limit + 1)
@@ -139,7 +141,7 @@ async def get_batch(request: web.Request, context: Context, _: Identity) -> web.
 async def export(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`GET /v1/ops/fcodes/{batch}.csv`: the codes, streamed. An audited act."""
     batch, lines = await context.batches.export(
-        _batch_id(request), actor=actor_of(caller), reason=_note(request.query.get("reason"))
+        batch_id(request), actor=actor_of(caller), reason=note_of(request.query.get("reason"))
     )
     response = web.StreamResponse(
         headers={
@@ -157,7 +159,7 @@ async def export(request: web.Request, context: Context, caller: Identity) -> we
 
 async def revoke(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/fcodes/{batch}/revoke`."""
-    batch = _batch_id(request)
+    batch = batch_id(request)
     body = await read_body(request, _revoke_in)
     done = await context.batches.revoke(
         batch, serials=body.serials, to=body.to_allocation, reason=body.reason, actor=actor_of(caller)
@@ -186,7 +188,7 @@ async def my_fcodes(request: web.Request, context: Context, caller: Identity) ->
     return answer(OwnCodeList(items, following), headers={"Cache-Control": "private, no-store"})
 
 
-_REASON: Final = Param("reason", "Why, for the audit log.", {"type": "string", "maxLength": NOTE_MAX_CHARS})
+REASON: Final = Param("reason", "Why, for the audit log.", {"type": "string", "maxLength": NOTE_MAX_CHARS})
 _EXPIRES: Final = Param(
     "expires_at", "With CSV: until when the codes are honoured.", {"type": "string", "format": "date-time"}
 )
@@ -218,7 +220,7 @@ CALLS: Final = (
         act=True,
         handler=export,
         summary="The codes of a batch, as CSV with the header `code[,member_id,note]`",
-        params=(_REASON,),
+        params=(REASON,),
         answers={200: "text/csv"},
         codes=("not_found", "conflict"),
     ),

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from flashsale.domain import ID_PATTERN, Everyone, Money
 from flashsale.web.auth import Identity
+from flashsale.web.console_schemas import FcodeSwitchIn, MoveIn, ResumeIn
 from flashsale.web.context import Context
 from flashsale.web.fcode_schemas import FcodesIn, RevokeIn
 from flashsale.web.problems import CONTENT_TYPE, STATUS, TITLES
@@ -75,7 +76,10 @@ _EXAMPLES: Final[dict[object, object]] = {
     ConfirmIn: ConfirmIn(),
     DropPatch: DropPatch(title="Engineering edition, second batch"),
     FcodesIn: FcodesIn(count=50, note="campus club"),
+    FcodeSwitchIn: FcodeSwitchIn(stopped=True, reason="codes were seen for sale"),
+    MoveIn: MoveIn(from_="29-august", to="30-august", count=20),
     ReserveIn: ReserveIn(quantity=1),
+    ResumeIn: ResumeIn(),
     ReturnIn: ReturnIn(reason="scratched display", restock=False),
     RevokeIn: RevokeIn(reason="the list was stolen", serials=(3, 14)),
     SwitchIn: SwitchIn(reason="counting the stock again"),

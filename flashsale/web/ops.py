@@ -15,6 +15,7 @@ from flashsale.errors import Refused
 from flashsale.points import import_points
 from flashsale.web import views
 from flashsale.web.auth import Identity
+from flashsale.web.console import IF_MATCH, if_match, tag
 from flashsale.web.context import Context
 from flashsale.web.routing import (
     PAGING,
@@ -82,7 +83,8 @@ def _or(names: tuple[str, ...]) -> str:
     return " or ".join(f"`{name}`" for name in names)
 
 
-async def _drop_out(context: Context, drop: Drop) -> OpsDropOut:
+async def drop_out(context: Context, drop: Drop) -> OpsDropOut:
+    """A drop, as an operator sees it."""
     taken = await context.ledger.drops.taken([drop.id])
     return views.ops_drop_out(drop, await context.board.status(drop), context.now(), taken)
 
@@ -144,13 +146,14 @@ async def create_drop(request: web.Request, context: Context, caller: Identity) 
         epoch=0,
         paused=False,
         closed=False,
+        held=body.hold,
         allocations=tuple(_allocation(a) for a in body.allocations),
         created_at=context.now(),
         texts=body.texts,
         picture=body.picture,
     )
     drop = await context.operations.create(wanted, actor=actor_of(caller), detail=body)
-    return answer(await _drop_out(context, drop), 201, {"Location": f"/v1/ops/drops/{drop.id}"})
+    return answer(await drop_out(context, drop), 201, {"Location": f"/v1/ops/drops/{drop.id}", **tag(drop)})
 
 
 async def list_drops(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
@@ -170,22 +173,26 @@ async def get_drop(request: web.Request, context: Context, _: Identity) -> web.S
     drop = await context.catalog.reload(drop_id)
     if drop is None:
         raise unknown_drop(drop_id)
-    return answer(await _drop_out(context, drop))
+    return answer(await drop_out(context, drop), headers=tag(drop))
 
 
 async def edit_drop(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`PATCH /v1/ops/drops/{drop}`."""
     patch = await _read_patch(request, _drop_patch)
     change = DropChange(patch.title, patch.texts, patch.picture)
-    drop = await context.operations.edit(path_id(request, "drop"), change, actor=actor_of(caller))
-    return answer(await _drop_out(context, drop))
+    drop = await context.operations.edit(
+        path_id(request, "drop"), change, actor=actor_of(caller), expected=if_match(request)
+    )
+    return answer(await drop_out(context, drop), headers=tag(drop))
 
 
 async def add_allocation(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/drops/{drop}/allocations`."""
     allocation = _allocation(await read_body(request, _allocation_in))
-    drop = await context.operations.add_allocation(path_id(request, "drop"), allocation, actor=actor_of(caller))
-    return answer(await _drop_out(context, drop), 201)
+    drop = await context.operations.add_allocation(
+        path_id(request, "drop"), allocation, actor=actor_of(caller), expected=if_match(request)
+    )
+    return answer(await drop_out(context, drop), 201, tag(drop))
 
 
 async def edit_allocation(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
@@ -193,18 +200,22 @@ async def edit_allocation(request: web.Request, context: Context, caller: Identi
     patch = await _read_patch(request, _allocation_patch)
     change = AllocationChange(patch.quantity, patch.opens_at, patch.closes_at, patch.channel)
     drop = await context.operations.change_allocation(
-        path_id(request, "drop"), path_id(request, "allocation"), change, actor=actor_of(caller)
+        path_id(request, "drop"),
+        path_id(request, "allocation"),
+        change,
+        actor=actor_of(caller),
+        expected=if_match(request),
     )
-    return answer(await _drop_out(context, drop))
+    return answer(await drop_out(context, drop), headers=tag(drop))
 
 
 async def _switch(
-    act: Literal["pause", "resume", "close"], request: web.Request, context: Context, caller: Identity
+    act: Literal["pause", "close"], request: web.Request, context: Context, caller: Identity
 ) -> web.StreamResponse:
-    """`POST /v1/ops/drops/{drop}/pause`, `/resume` and `/close`. The body may say why."""
+    """`POST /v1/ops/drops/{drop}/pause` and `/close`. The body may say why."""
     body = await read_body(request, _switch_in)
     drop = await context.operations.switch(path_id(request, "drop"), act, actor=actor_of(caller), reason=body.reason)
-    return answer(await _drop_out(context, drop))
+    return answer(await drop_out(context, drop), headers=tag(drop))
 
 
 async def balance(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
@@ -245,7 +256,7 @@ _ONE: Final = f"{_DROPS}/{{drop}}"
 _call: Final = partial(Call, access="ops")
 
 
-def _switch_call(act: Literal["pause", "resume", "close"], summary: str, codes: tuple[str, ...]) -> Call:
+def _switch_call(act: Literal["pause", "close"], summary: str, codes: tuple[str, ...]) -> Call:
     return _call(
         method="POST",
         path=f"{_ONE}/{act}",
@@ -299,8 +310,9 @@ CALLS: Final = (
         handler=edit_drop,
         summary="Change the drop itself",
         body=DropPatch,
+        params=(IF_MATCH,),
         answers={200: OpsDropOut},
-        codes=("not_found",),
+        codes=("not_found", "precondition_failed"),
     ),
     _call(
         method="POST",
@@ -308,8 +320,9 @@ CALLS: Final = (
         handler=add_allocation,
         summary="Add an allocation, also while the drop runs",
         body=AllocationIn,
+        params=(IF_MATCH,),
         answers={201: OpsDropOut},
-        codes=("not_found", "conflict"),
+        codes=("not_found", "conflict", "precondition_failed"),
     ),
     _call(
         method="PATCH",
@@ -317,11 +330,11 @@ CALLS: Final = (
         handler=edit_allocation,
         summary="Resize an allocation or move its window, also while the drop runs",
         body=AllocationPatch,
+        params=(IF_MATCH,),
         answers={200: OpsDropOut},
-        codes=("not_found", "conflict"),
+        codes=("not_found", "conflict", "precondition_failed"),
     ),
     _switch_call("pause", "Pause: no grant from the answer on", ("not_found", "conflict")),
-    _switch_call("resume", "Resume a paused drop", ("not_found", "conflict")),
     _switch_call("close", "Close for good", ("not_found",)),
     _call(
         method="GET",

@@ -119,6 +119,7 @@ class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stripes: Stripes = 1
     texts: Texts = Texts()
     picture: Picture | None = None
+    hold: Annotated[bool, msgspec.Meta(description="Set up paused; it opens when it was released by `resume`.")] = False
 
 
 class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,7 +195,10 @@ class OpsDropOut(msgspec.Struct, frozen=True):
     rebuy_after_return: bool
     stripes: int
     paused: bool
+    held: bool
     closed: bool
+    hidden: bool
+    fcodes_stopped: bool
     epoch: int
     created_at: Timestamp
     server_time: Timestamp
@@ -347,4 +351,8 @@ class Problem(msgspec.Struct, frozen=True):
     line: Annotated[int, msgspec.Meta(description="The line that is wrong.")] | msgspec.UnsetType = msgspec.UNSET
     taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET
     free: Annotated[int, msgspec.Meta(description="Units without a code.")] | msgspec.UnsetType = msgspec.UNSET
+    etag: Annotated[str, msgspec.Meta(description="The drop's present tag.")] | msgspec.UnsetType = msgspec.UNSET
+    missing: (
+        Annotated[list[dict[str, str | None]], msgspec.Meta(description="What blocks the opening.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
     due: Annotated[Money, msgspec.Meta(description="What is to be paid.")] | msgspec.UnsetType = msgspec.UNSET

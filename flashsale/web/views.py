@@ -18,11 +18,14 @@ _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def state_of(drop: Drop, allocation: Allocation, available: int | None, now: datetime) -> DropState:
     """The first of these that holds: closed, paused, upcoming, sold_out, open.
 
-    So nothing is sold out before it has opened (I11). `available` is None where nobody knows.
+    So nothing is sold out before it has opened (I11). A drop that is held is upcoming until its opening: nobody has
+    stopped it, and it may be released in time. `available` is None where nobody knows.
     """
     if drop.closed or now >= allocation.closes_at:
         return "closed"
-    if drop.paused:
+    if drop.held and now < allocation.opens_at:
+        return "upcoming"
+    if drop.paused or (drop.fcodes_stopped and isinstance(allocation.access, Fcode)):
         return "paused"
     if now < allocation.opens_at:
         return "upcoming"
@@ -71,7 +74,10 @@ def ops_drop_out(drop: Drop, status: Status | None, now: datetime, taken: Mappin
         rebuy_after_return=drop.rebuy_after_return,
         stripes=drop.stripes,
         paused=drop.paused,
+        held=drop.held,
         closed=drop.closed,
+        hidden=drop.hidden,
+        fcodes_stopped=drop.fcodes_stopped,
         epoch=drop.epoch,
         created_at=drop.created_at,
         server_time=clock,

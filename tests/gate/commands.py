@@ -63,6 +63,7 @@ class World:
             allocations=allocations,
             paused=command.paused,
             closed=command.closed,
+            fcodes_stopped=command.codes_stopped,
         )
 
     def kept(self, picks: Sequence[int]) -> dict[int, list[Grant]]:

@@ -239,7 +239,7 @@ def _judge(armed: Armed, a: Allocation, claim: Claim, *, used: int, spent: bool)
     drop = armed.meta.drop
     if drop.closed or armed.now >= closes_ms(a):
         return Refusal(Verdict.CLOSED)
-    if drop.paused:
+    if drop.paused or (drop.fcodes_stopped and isinstance(a.access, Fcode)):
         return Refusal(Verdict.PAUSED)
     if isinstance(a.access, Tier) and claim.tier < a.access.at_least:
         return Refusal(Verdict.NOT_ELIGIBLE)

@@ -67,6 +67,7 @@ class Arm:
     batches: tuple[FcodeBatch, ...]
     spent: tuple[int, ...]
     revoked: tuple[int, ...]
+    codes_stopped: bool = False
     step: int = 1
     how: How = "well"
 
@@ -197,6 +198,7 @@ def _arm(dice: random.Random, *, steps: Sequence[int] = (1,), hows: Sequence[How
         windows=tuple(dice.choice((*["open"] * 16, *WINDOWS)) for _ in "abc"),
         free=tuple(dice.randrange(4) for _ in "abc"),
         paused=dice.random() < 0.1,
+        codes_stopped=dice.random() < 0.15,
         closed=dice.random() < 0.1,
         keep=_picks(dice),
         batches=tuple(_batch(dice, batch) for batch in BATCHES),

@@ -156,6 +156,8 @@ def opening(story: Story) -> list[Command]:
             created_at=START,
             rebuy_after_return=story.rebuy,
             stripes=3 if story.seed % 2 else 1,
+            held=name == DROPS[1],
+            hidden=name == DROPS[1] and story.seed % 3 == 1,
         )
         commands.append(Call("drops", "create", (drop,), {"actor": "member:1", "detail": {"made": 1}}))
     commands.append(Acting(DROPS[0], (("next_batch", (), {}),), mints=new_batch(1, None)))

@@ -1,7 +1,7 @@
 """Drops in the model ledger: reading them, and operator acts, each all or nothing."""
 
 from collections import ChainMap
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,6 +46,11 @@ class ModelAct(Act):
         self.title = drop.title
         self.paused = drop.paused
         self.closed = drop.closed
+        self.held = drop.held
+        self.fcodes_stopped = drop.fcodes_stopped
+
+    async def current(self) -> Drop:
+        return told(self._tables, self._tables.drops[self.drop_id], self.draft.allocations)
 
     def _write(self, row: AllocationRow) -> None:
         row.check()
@@ -122,40 +127,16 @@ class ModelDrops(DropStore):
         self._numbers = batch_numbers
 
     def _drop(self, row: DropRow) -> Drop:
-        return Drop(
-            id=row.id,
-            title=row.title,
-            price=row.price,
-            list_price=row.list_price,
-            per_member=row.per_member,
-            hold_seconds=row.hold_seconds,
-            epoch=row.epoch,
-            paused=row.paused,
-            closed=row.closed,
-            allocations=tuple(self._allocation(a) for a in self._tables.allocations_of(row.id)),
-            created_at=row.created_at,
-            rebuy_after_return=row.rebuy_after_return,
-            stripes=row.stripes,
-        )
-
-    def _allocation(self, row: AllocationRow) -> Allocation:
-        listed = row.eligible
-        return Allocation(
-            id=row.id,
-            quantity=row.quantity,
-            opens_at=row.opens_at,
-            closes_at=row.closes_at,
-            access=row.access,
-            channel=row.channel,
-            eligible_set=self._tables.eligible_sets.get(listed) if listed is not None else None,
-        )
+        return told(self._tables, row, self._tables.allocations)
 
     async def get(self, drop_id: str) -> Drop | None:
         row = self._tables.drops.get(drop_id)
         return None if row is None else self._drop(row)
 
     async def page(self, after: str | None, limit: int) -> list[Drop]:
-        found = [row for i, row in sorted(self._tables.drops.items()) if after is None or i > after]
+        found = [
+            row for i, row in sorted(self._tables.drops.items()) if (after is None or i > after) and not row.hidden
+        ]
         return [self._drop(row) for row in found[:limit]]
 
     async def epochs(self) -> list[Epoch]:
@@ -174,11 +155,13 @@ class ModelDrops(DropStore):
                 per_member=drop.per_member,
                 hold_seconds=drop.hold_seconds,
                 epoch=t.next_epoch(0),
-                paused=False,
+                paused=drop.held,
                 closed=False,
                 created_at=t.now(),
                 rebuy_after_return=drop.rebuy_after_return,
                 stripes=drop.stripes,
+                held=drop.held,
+                hidden=drop.hidden,
             )
             row.check()
             if drop.id in t.drops:
@@ -200,9 +183,10 @@ class ModelDrops(DropStore):
             with self._tables.transaction() as t:
                 act.draft.install(t)
                 row, epoch = t.drops[drop_id], t.next_epoch(t.drops[drop_id].epoch)
-                t.put_drop(
-                    msgspec.structs.replace(row, title=act.title, paused=act.paused, closed=act.closed, epoch=epoch)
-                )
+                switches = {
+                    name: getattr(act, name) for name in ("title", "paused", "closed", "held", "fcodes_stopped")
+                }
+                t.put_drop(msgspec.structs.replace(row, **switches, epoch=epoch))
                 t.write_audit(actor, action, subject, detail)
         finally:
             self._tables.free_drop(drop_id)
@@ -307,6 +291,40 @@ class ModelDrops(DropStore):
         ]
         below = [x for x in lines if subject is None or f"{x.subject}/".startswith(f"{subject}/")]
         return below[:limit]
+
+
+def told(tables: Tables, row: DropRow, allocations: Mapping[tuple[str, str], AllocationRow]) -> Drop:
+    """A drop as the ledger's methods return it."""
+    mine = sorted((a for a in allocations.values() if a.drop == row.id), key=lambda a: a.position)
+    return Drop(
+        id=row.id,
+        title=row.title,
+        price=row.price,
+        list_price=row.list_price,
+        per_member=row.per_member,
+        hold_seconds=row.hold_seconds,
+        epoch=row.epoch,
+        paused=row.paused,
+        closed=row.closed,
+        allocations=tuple(
+            Allocation(
+                id=a.id,
+                quantity=a.quantity,
+                opens_at=a.opens_at,
+                closes_at=a.closes_at,
+                access=a.access,
+                channel=a.channel,
+                eligible_set=tables.eligible_sets.get(a.eligible) if a.eligible is not None else None,
+            )
+            for a in mine
+        ),
+        created_at=row.created_at,
+        rebuy_after_return=row.rebuy_after_return,
+        stripes=row.stripes,
+        held=row.held,
+        hidden=row.hidden,
+        fcodes_stopped=row.fcodes_stopped or bool(tables.fcode_stop),
+    )
 
 
 def row_of(drop_id: str, a: Allocation, position: int) -> AllocationRow:

@@ -2,16 +2,18 @@
 
 import csv
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+
+import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
 from flashsale.domain import State
 from flashsale.eligibility import FIELDS_PER_PART_MAX, encode_chunk, gate_field
-from flashsale.ledger import Batch, Bound, Counts, FcodeStore, OwnCode, PointsStore, Spent
+from flashsale.ledger import Batch, Bound, Counts, FcodeStore, OwnCode, PointsStore, Spent, Stop
 from flashsale.ledger.fcodes import PART_MAX
 from flashsale.ledger.points import DuplicateMember, EligibleInfo, Snapshot, Taken
 from tests.gate.support import pack_fields
-from tests.ledger.model_rows import AllocationRow, ReservationRow, Tables
+from tests.ledger.model_rows import AllocationRow, FcodeStop, ReservationRow, Tables
 
 
 def code_number(batch: int, serial: int) -> int:
@@ -98,6 +100,34 @@ class ModelFcodes(FcodeStore):
                     )
                 )
         return found[:limit]
+
+    async def stop(self) -> Stop:
+        t = self._tables
+        own = sorted(d.id for d in t.drops.values() if d.fcodes_stopped and not d.closed)
+        for row in t.fcode_stop.values():
+            return Stop(row.at, row.actor, row.reason, own)
+        return Stop(None, None, None, own)
+
+    async def switch(self, *, stopped: bool, actor: str, reason: str) -> list[str]:
+        for drop_id in await self.lanes():
+            await self._tables.drop_is_free(drop_id)
+        lanes = await self.lanes()
+        with self._tables.transaction() as t:
+            if not stopped:
+                t.remove(t.fcode_stop, True)
+            elif not t.fcode_stop:
+                t.put(t.fcode_stop, True, FcodeStop(True, t.now(), actor, reason))
+            for drop_id in lanes:
+                row = t.drops[drop_id]
+                t.put_drop(msgspec.structs.replace(row, epoch=t.next_epoch(row.epoch)))
+            for subject in ("fcodes", *lanes):
+                detail = {"reason": reason, "all": True}
+                t.write_audit(actor, "fcodes.stop" if stopped else "fcodes.start", subject, detail)
+        return lanes
+
+    async def lanes(self) -> list[str]:
+        since = self._tables.now() - timedelta(hours=1)
+        return sorted({a.drop for a in self._tables.allocations.values() if a.sells_codes and a.closes_at > since})
 
 
 _SPENT_STATES = (State.HELD, State.CONFIRMED, State.RETURNED)

@@ -54,6 +54,9 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     rebuy_after_return: bool
     stripes: int
+    held: bool = False
+    hidden: bool = False
+    fcodes_stopped: bool = False
 
     def check(self) -> None:
         """Whatever wrote it."""
@@ -63,6 +66,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True):
             _rule(money is None or (money.amount >= 0 and is_currency(money.currency)), "drops: money")
         _rule(min(self.per_member, self.hold_seconds, self.epoch) >= 1, "drops: per_member, hold_seconds, epoch")
         _rule(1 <= self.stripes <= STRIPES_MAX, "drops: stripes")
+        _rule(self.paused or not self.held, "drops: held")
 
 
 class AllocationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +225,15 @@ class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
         _rule(self.amount >= 0 and is_currency(self.currency), "payments: money")
 
 
+class FcodeStop(msgspec.Struct, frozen=True):
+    """That the F-codes of all drops are stopped."""
+
+    one: bool
+    at: datetime
+    actor: str
+    reason: str
+
+
 class Change(msgspec.Struct, frozen=True):
     """A reservation's state since `at`."""
 
@@ -254,6 +267,7 @@ class Tables:
         self.revoked: dict[tuple[int, int], bool] = {}
         self.eligible_sets: dict[tuple[str, int], str] = {}
         self.audit: dict[int, AuditLine] = {}
+        self.fcode_stop: dict[bool, FcodeStop] = {}
         self._undo: list[Callable[[], object]] = []
         self._locks: dict[str, asyncio.Event] = {}
         self._lines = 0

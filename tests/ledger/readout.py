@@ -26,6 +26,7 @@ ORDERED_BY = {
     "fcode_revoked": "batch_id, serial",
     "audit": "id",
     "disabled_endpoints": "url",
+    "fcode_stop": "one",
 }
 LEFT_OUT = {
     "pgqueuer": ("id", "created", "updated", "queue_manager_id", "entrypoint", "payload", "headers", "slot"),
@@ -79,6 +80,7 @@ class ModelState:
             ],
             "fcode_revoked": [{"batch_id": batch, "serial": serial} for batch, serial in sorted(t.revoked)],
             "audit": self._rows(t.audit, {}),
+            "fcode_stop": self._rows(t.fcode_stop, {}),
             "disabled_endpoints": [{"url": url} for url in sorted(t.disabled)],
         }
 

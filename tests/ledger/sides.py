@@ -25,7 +25,7 @@ WORKER = QueueManagerId(UUID(int=7))
 DROPPED = """
 DELETE FROM pgqueuer; DELETE FROM pgqueuer_log; DELETE FROM orders; DELETE FROM payments; DELETE FROM reservations;
 DELETE FROM fcode_revoked; DELETE FROM fcode_bound; DELETE FROM fcode_batches; DELETE FROM allocations;
-DELETE FROM drops; DELETE FROM audit; DELETE FROM disabled_endpoints;
+DELETE FROM drops; DELETE FROM audit; DELETE FROM fcode_stop; DELETE FROM disabled_endpoints;
 SELECT setval(pg_get_serial_sequence('audit', 'id'), 1, false),
     setval(pg_get_serial_sequence('fcode_batches', 'id'), 1, false)
 """

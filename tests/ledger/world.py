@@ -59,6 +59,7 @@ class World:
             (14, held, lambda dice: Tick(dice.choice((0.0004, *[HOLD_S / 2] * 6, HOLD_S, HOLD_S, 8_000)))),
             (7, unreleased, self._mark),
             (3, True, lambda dice: Call("drops", "bump", (self._drop(dice),))),
+            (2, True, _switch),
             (8, True, self._act),
             (12, bool(self._model.queue.jobs), self._work),
             (10, bool(t.orders), self._try),
@@ -220,18 +221,21 @@ class World:
         taken = 0 if row is None else row.taken
         window = {"opens_at": START, "closes_at": START + timedelta(hours=dice.choice((1, 2, *[3] * 8, 0)))}
         change = {"quantity": taken + dice.choice((-1, 0, 1, 2, 3, 4)), **window, "channel": None}
-        serials = dice.choice(([0], [0, 1], [2, 2], None, []))
+        serials = dice.choice(([0], [0, 1], [2, 2], None, None, []))
         does: dict[str, tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]] = {
             "look": (("lock_allocation", (name,), {}), ("lock_allocation", ("c",), {})),
             "change": (("update_allocation", (name,), change), ("lock_allocation", (name,), {})),
             "move": (("move_units", (name, other, count), {}), ("lock_allocation", (other,), {})),
+            "current": (("move_units", (name, other, 1), {}), ("current", (), {})),
             "add": (("add_allocation", (allocation_of(dice.choice("ade"), 2, Everyone()),), {}),),
             "revoke": (("revoke", (dice.choice(BATCHES), serials), {}), ("lock_allocation", ("c",), {})),
         }
-        if (what := dice.choice((*does, "change", "revoke", "set", "set"))) == "set":
+        if (what := dice.choice((*does, "change", "revoke", "revoke", "set", "set"))) == "set":
             title = ("title", dice.choice(("Another", "")))
             off = (("paused", True), ("closed", True))
-            sets = dice.choice(((title,), off, off, off[:1], off[:1], off[1:], (("paused", False),)))
+            held = (("paused", True), ("held", True)), (("held", True),), (("held", False), ("paused", False))
+            codes = ((("fcodes_stopped", True),), (("fcodes_stopped", False),))
+            sets = dice.choice(((title,), off, off, off[:1], off[:1], off[1:], (("paused", False),), *held, *codes))
             return Acting(drop_id, sets=sets, given_up=dice.random() < 0.1)
         return Acting(drop_id, does[what], given_up=dice.random() < 0.2)
 
@@ -262,8 +266,15 @@ class World:
             ("fcodes", "spent", (batch, dice.choice((-1, 0)), few)),
             ("fcodes", "bound", (batch, dice.choice((-1, 0)))),
             ("fcodes", "revoked", (batch,)),
+            ("fcodes", "stop", ()),
+            ("fcodes", "lanes", ()),
             ("fcodes", "mine", (dice.choice((1, 2)), dice.choice((None, CODES[4])), few)),
         )
         always = (("reservations", "due", (few,)), ("reservations", "outbox", (other, EVERYTHING)))
         calls = [Call(*each) for each in (*dice.sample(asked, 10), *always)]
         return [*calls, Arming(DROPS[0], self._epoch(DROPS[0])), Arming(drop_id, self._epoch(drop_id, -1))]
+
+
+def _switch(dice: random.Random) -> Command:
+    """The F-codes of all drops are stopped, or honoured again."""
+    return Call("fcodes", "switch", (), {"stopped": dice.random() < 0.5, "actor": "member:1", "reason": "leak"})

@@ -60,10 +60,16 @@ class _ToldOperations(Operations):
 
 class _PausesGate(_ToldOperations):
     async def switch(
-        self, drop_id: str, act_name: Literal["pause", "resume", "close"], *, actor: str, reason: str | None = None
+        self,
+        drop_id: str,
+        act_name: Literal["pause", "resume", "close"],
+        *,
+        actor: str,
+        reason: str | None = None,
+        missing: Collection[str] = (),
     ) -> Drop:
         if act_name == "close":
-            return await super().switch(drop_id, act_name, actor=actor, reason=reason)
+            return await super().switch(drop_id, act_name, actor=actor, reason=reason, missing=missing)
         tables, paused = self._tables(), act_name == "pause"
 
         def in_ledger() -> None:
@@ -86,10 +92,16 @@ class NoPauseBump(Build):
 
 class _ResizesGate(_ToldOperations):
     async def change_allocation(
-        self, drop_id: str, allocation_id: str, change: AllocationChange, *, actor: str
+        self,
+        drop_id: str,
+        allocation_id: str,
+        change: AllocationChange,
+        *,
+        actor: str,
+        expected: Collection[str] | None = None,
     ) -> Drop:
         if not isinstance(change.quantity, int):
-            return await super().change_allocation(drop_id, allocation_id, change, actor=actor)
+            return await super().change_allocation(drop_id, allocation_id, change, actor=actor, expected=expected)
         tables, wanted = self._tables(), change.quantity
         more = [0]
 

@@ -67,8 +67,7 @@ async def lane(calls: Calls) -> AsyncIterator[MakeLane]:
         wait_max_s: float = 60.0,
         observe: Callable[[int], None] | None = None,
     ) -> Lane[int, int]:
-        limits = {"batch_max": batch_max, "queue_max": queue_max}
-        made.append(Lane(calls, **limits, wait_max_s=wait_max_s, observe=observe))
+        made.append(Lane(calls, batch_max=batch_max, queue_max=queue_max, wait_max_s=wait_max_s, observe=observe))
         return made[-1]
 
     yield make

@@ -132,7 +132,7 @@ end
 
 local function judge(a, r, used)
   if meta.closed == '1' or now >= a.closes then return 'closed' end
-  if meta.paused == '1' then return 'paused' end
+  if meta.paused == '1' or a.kind == 'fcode' and a.arg == 1 then return 'paused' end
   if not eligible(a, r) then return 'not_eligible' end
   if now < a.opens then return 'not_open' end
   local why = refused(a, r)

@@ -1,0 +1,2 @@
+-- This server's clock.
+SELECT clock_timestamp()

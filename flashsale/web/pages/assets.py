@@ -26,10 +26,12 @@ _IMPORT: Final = re.compile(r"""^(?:import|export)\s[^"']*["']\./([a-z0-9_-]+\.j
 
 
 class Assets:
-    """The files of `static/`, read once."""
+    """The files of `static/`, read once; those of others, in `static/vendor`, stand beside our own in the addresses."""
 
     def __init__(self) -> None:
-        found = {f.name: f.read_bytes() for f in (files(__package__) / "static").iterdir() if f.is_file()}
+        own = files(__package__) / "static"
+        every = (f for folder in (own, own / "vendor") for f in folder.iterdir() if f.is_file())
+        found = {f.name: f.read_bytes() for f in every}
         digest = hashlib.blake2b(digest_size=6)
         for name in sorted(found):
             digest.update(b"%s\0%d\0%s" % (name.encode(), len(found[name]), found[name]))

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from flashsale.errors import Refused, Unauthenticated, Unavailable
 from flashsale.web.context import Context
-from flashsale.web.pages import shopper, signin
+from flashsale.web.pages import operators, shopper, signin
 from flashsale.web.pages.assets import FOR_EVER
 from flashsale.web.pages.serving import body_of, send
 from flashsale.web.pages.site import SITE, Site
@@ -25,6 +25,7 @@ PAGES: Final[tuple[tuple[str, str, Page], ...]] = (
     ("GET", "/reservations", partial(shopper.shell, "reservations.html")),
     ("GET", "/fcodes", partial(shopper.shell, "fcodes.html")),
     ("GET", "/sign-in", signin.sign_in_page),
+    *operators.SHEETS,
 )
 """Each below the language: `/zh/…`, `/en/…`."""
 

@@ -352,6 +352,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str | None
     fcode_batch: int | None
     detail: dict[str, Any]
+    sink: bool = False
+    """It is of a rehearsal: it is taken for delivered, and never sent."""
 
 
 Role = Literal["shopper", "ops", "ops-read", "payments"]

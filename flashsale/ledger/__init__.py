@@ -20,6 +20,7 @@ from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, 
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
 from flashsale.ledger.queue import Later, consume
+from flashsale.ledger.rehearsals import RehearsalStore
 from flashsale.ledger.reservations import (
     Commit,
     Committed,
@@ -59,6 +60,7 @@ __all__ = [
     "Part",
     "PictureStore",
     "PointsStore",
+    "RehearsalStore",
     "ReservationStore",
     "Returned",
     "SecondLock",
@@ -92,6 +94,7 @@ class Ledger:
         self.points = PointsStore(reading)
         self.pictures = PictureStore(reading)
         self.console = ConsoleStore(reading)
+        self.rehearsals = RehearsalStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

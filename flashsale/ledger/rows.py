@@ -75,4 +75,5 @@ def order_of(row: Row) -> Order:
         payment_id=row["payment_id"],
         fcode_batch=None if row["fcode"] is None else row["fcode"] // CODES_PER_BATCH_MAX,
         detail={} if row["detail"] is None else msgspec.json.decode(row["detail"]),
+        sink=row["sink"],
     )

@@ -24,6 +24,7 @@ from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
 from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
+from flashsale.rehearsals import Rehearsals
 from flashsale.reservations import Limits, Reservations
 from flashsale.settings import Settings
 from flashsale.shares import Shares
@@ -32,9 +33,7 @@ from flashsale.tries import Tries
 from flashsale.web import (
     api,
     confirm,
-    console_drops,
-    console_fcodes,
-    console_stream,
+    console_calls,
     fcodes,
     hot,
     live,
@@ -49,6 +48,7 @@ from flashsale.web import (
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.console_live import Live
+from flashsale.web.console_rehearsals import auditor
 from flashsale.web.context import Context
 from flashsale.web.express import ExpressServer
 from flashsale.web.jwks import Jwks, fetch_with
@@ -70,9 +70,7 @@ CALLS: Final = (
     *mine.CALLS,
     *ops.CALLS,
     *pictures.CALLS,
-    *console_drops.CALLS,
-    *console_fcodes.CALLS,
-    *console_stream.CALLS,
+    *console_calls.CALLS,
     *orders.CALLS,
     *fcodes.CALLS,
     *probes.CALLS,
@@ -125,6 +123,10 @@ async def _tick(context: Context, tally: log.Tally) -> None:
         await asyncio.sleep(TICK_S)
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _limits_of(settings: Settings) -> Limits:
     return Limits(
         settings.gate_batch_max,
@@ -165,7 +167,7 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         ledger=ledger,
         catalog=catalog,
         ttl_after_close_s=settings.gate_ttl_after_close_s,
-        now=lambda: datetime.now(UTC),
+        now=_now,
     )
 
     async def arm(drop_id: str, force: bool) -> None:  # noqa: FBT001 -- the flow's word
@@ -188,6 +190,13 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
     )
     operations = Operations(ledger=ledger, gate=gate, catalog=catalog, arm=arming.arm, new_ids=new_ids)
     board, fcode_keys, tries = Board(gate), settings.fcode_ring, _tries_of(settings, gate)
+    batches = Batches(
+        ledger=ledger,
+        keys=fcode_keys,
+        after=operations.after,
+        rearm=lambda drop_id: arming.arm(drop_id, force=True),
+        now=_now,
+    )
     return Context(
         settings=settings,
         auth=auth,
@@ -203,33 +212,26 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
             operations=operations,
             board=board,
             shares=shares,
-            now=lambda: datetime.now(UTC),
+            now=_now,
             streams_max=settings.live_streams_max,
         ),
         shares=shares,
+        rehearsals=Rehearsals(
+            store=ledger.rehearsals,
+            operations=operations,
+            batches=batches,
+            reservations=reservations,
+            audit=auditor(settings),
+            now=_now,
+            dice=random.Random(),  # noqa: S311 -- simulated members need no secure randomness
+        ),
         reservations=reservations,
         operations=operations,
-        batches=Batches(
-            ledger=ledger,
-            keys=fcode_keys,
-            after=operations.after,
-            rearm=lambda drop_id: arming.arm(drop_id, force=True),
-            now=lambda: datetime.now(UTC),
-        ),
+        batches=batches,
         spending=Spending(keys=fcode_keys, tries=tries),
         tries=tries,
         sessions=_sessions(settings),
-        now=lambda: datetime.now(UTC),
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        settings.gate_batch_max,
-        settings.gate_queue_max,
-        settings.ledger_batch_max,
-        settings.ledger_queue_max,
-        settings.answer_max_s,
+        now=_now,
     )
 
 
@@ -293,6 +295,7 @@ async def make_runner(settings: Settings) -> Runner:
 
     async def end_streams(_: web.Application) -> None:
         await context.live.aclose()
+        await context.rehearsals.aclose()
 
     app = make_app(context)
     app.on_shutdown.append(end_streams)

@@ -11,6 +11,7 @@ from flashsale.drops import Operations
 from flashsale.gate import Gate
 from flashsale.ledger import Ledger
 from flashsale.reconcile import Arming
+from flashsale.rehearsals import Rehearsals
 from flashsale.reservations import Reservations
 from flashsale.settings import Settings
 from flashsale.shares import Shares
@@ -34,6 +35,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     board: Board
     live: Live
     shares: Shares
+    rehearsals: Rehearsals
     reservations: Reservations
     operations: Operations
     batches: Batches

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from flashsale.domain import ID_PATTERN, Everyone, Money
 from flashsale.web.auth import Identity
+from flashsale.web.console_rehearsals import RehearsalIn
 from flashsale.web.console_schemas import FcodeSwitchIn, MoveIn, ResumeIn
 from flashsale.web.context import Context
 from flashsale.web.fcode_schemas import FcodesIn, RevokeIn
@@ -39,6 +40,7 @@ _PATH_PARAMETERS: Final = {
     "drop": ("Id of the drop.", _ID),
     "allocation": ("Id of the allocation.", _ID),
     "reservation": ("Id of the reservation, as it was answered.", _OPAQUE),
+    "rehearsal": ("Id of the rehearsal, as it was answered.", _OPAQUE),
     "order": ("Id of the order, as it was answered.", _OPAQUE),
     "batch": ("Id of the batch of F-codes, as it was answered.", {"type": "string", "pattern": "^[1-9][0-9]{0,6}$"}),
 }
@@ -78,6 +80,7 @@ _EXAMPLES: Final[dict[object, object]] = {
     FcodesIn: FcodesIn(count=50, note="campus club"),
     FcodeSwitchIn: FcodeSwitchIn(stopped=True, reason="codes were seen for sale"),
     MoveIn: MoveIn(from_="29-august", to="30-august", count=20),
+    RehearsalIn: RehearsalIn(members=1_000, over_s=10.0),
     ReserveIn: ReserveIn(quantity=1),
     ResumeIn: ResumeIn(),
     ReturnIn: ReturnIn(reason="scratched display", restock=False),
@@ -217,7 +220,7 @@ def _responses(call: Call) -> Json:
 
 
 def _good_answer(status: int, shown: type | str) -> Json:
-    description = {201: "Done: this is new.", 304: "Not modified."}.get(status, "Done.")
+    description = {201: "Done: this is new.", 202: "It has begun.", 304: "Not modified."}.get(status, "Done.")
     if shown == "":
         return {"description": description}
     if isinstance(shown, str):

@@ -33,7 +33,8 @@ def _chosen(request: web.Request, name: str, words: type[Word]) -> Word | None:
         raise Refused("invalid_request", f"`{name}` is one of {', '.join(w.value for w in words)}.") from None
 
 
-def _id(request: web.Request, name: str, what: str) -> str:
+def uuid_of(request: web.Request, name: str, what: str) -> str:
+    """An id in the path; `Refused` when nothing can be called that."""
     text = request.match_info[name]
     try:
         return str(uuid.UUID(text))
@@ -74,7 +75,7 @@ async def list_orders(request: web.Request, context: Context, _: Identity) -> we
 
 async def replay(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/orders/{order}/replay`: delivered (again) now, under its id."""
-    order = _id(request, "order", "order")
+    order = uuid_of(request, "order", "order")
     was = await context.ledger.orders.replay(order, actor=actor_of(caller))
     if was is None:
         raise Refused("not_found", f"There is no order {order!r}; GET /v1/ops/orders lists them.")
@@ -83,7 +84,7 @@ async def replay(request: web.Request, context: Context, caller: Identity) -> we
 
 async def take_back(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/reservations/{reservation}/return`."""
-    reservation = _id(request, "reservation", "reservation")
+    reservation = uuid_of(request, "reservation", "reservation")
     body = await read_body(request, _return_in)
     found = await context.operations.take_back(
         reservation, restock=body.restock, to=body.to_allocation, reason=body.reason, actor=actor_of(caller)

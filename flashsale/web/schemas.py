@@ -352,6 +352,9 @@ class Problem(msgspec.Struct, frozen=True):
     taken: Annotated[int, msgspec.Meta(description="Units taken already.")] | msgspec.UnsetType = msgspec.UNSET
     free: Annotated[int, msgspec.Meta(description="Units without a code.")] | msgspec.UnsetType = msgspec.UNSET
     etag: Annotated[str, msgspec.Meta(description="The drop's present tag.")] | msgspec.UnsetType = msgspec.UNSET
+    rehearsal: Annotated[str, msgspec.Meta(description="The one that is under way.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     missing: (
         Annotated[list[dict[str, str | None]], msgspec.Meta(description="What blocks the opening.")] | msgspec.UnsetType
     ) = msgspec.UNSET

@@ -185,6 +185,7 @@ class ModelOrders(OrderStore):
             confirmed_as=row.order,
             payment_id=o.payment,
             fcode_batch=None if row.code is None else row.code // CODES_PER_BATCH_MAX,
+            sink=self._tables.drops[row.drop].hidden,
             detail=o.detail or {},
         )
 

@@ -1,0 +1,2 @@
+-- The rehearsal that runs.
+SELECT id, drop_id FROM rehearsals WHERE state = 'running'

@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 UV_VERSION := 0.13.9
 UV_VENV := build/lock
 LUA := flashsale/gate/lua
+STATIC := flashsale/web/pages/static
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -41,11 +42,14 @@ load: setup ## let a crowd of shoppers in at noon, audit it; the report is build
 load-page: setup ## the same with locust's own page, where each Start is a sale
 	@$(BIN)/python -m loadtests.load --page $(LOAD_AT) $(LOAD)
 
-lint: setup ## check style, types, the arrows between modules, and Lua
+lint: setup ## check style, types, the arrows between modules, Lua and the pages' modules
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
+	@if command -v node >/dev/null; then for module in $(STATIC)/*.js; do node --check $$module || exit 1; done; \
+	elif [ "$(CI)" = true ]; then echo "node is missing; on CI that is a failure." >&2; exit 1; \
+	else echo "node is missing: the pages' modules not checked (Debian: apt install nodejs)."; fi
 	@if command -v luacheck >/dev/null; then luacheck --quiet $(LUA); \
 	elif [ "$(CI)" = true ]; then echo "luacheck is missing; on CI that is a failure." >&2; exit 1; \
 	else echo "luacheck is missing: Lua scripts not checked (Debian: apt install lua-check; macOS: brew install luacheck)."; fi

@@ -1,4 +1,4 @@
-"""The demo: a drop that opens in ten seconds, a crowd that presses at the opening, and a visitor among it.
+"""The demo: a drop that opens in a moment, a crowd that presses at the opening, and a visitor among it.
 
 It is a customer of the HTTP contract: what it does, anybody with a token can do.
 """
@@ -9,15 +9,19 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
 
-OPENS_IN_S: Final = 10.0
+OPENS_IN_S: Final = 15.0
+SECOND_AFTER_S: Final = 60.0
+"""A second batch opens so long after the first; the crowd leaves it to visitors."""
 OPEN_FOR_S: Final = 86_400.0
 UNITS: Final = 200
 CROWD: Final = 300
+SECOND_UNITS: Final = 100
 VISITOR_UNITS: Final = 20
 SPREAD_S: Final = 2.0
 """The crowd presses within this time after the opening, as people do; a visitor who is quick gets a unit."""
@@ -28,6 +32,20 @@ DROPS_MAX: Final = 100_000
 PAGE: Final = 500
 
 PRICE: Final = {"amount": 169_900, "currency": "CNY"}
+TEXTS: Final = {
+    "zh": {
+        "title": "正午手机 工程版",
+        "description": "六百台工程版，分批开售。与正式版同样的屏幕、同样的处理器，机身是第一批手工调色的赤陶橙。\n\n"
+        "每位会员限购一台。抢到之后请在十五分钟内确认，未确认的会放回活动，让给下一位。",
+    },
+    "en": {
+        "title": "Noon phone, engineering edition",
+        "description": "A small first run, sold in batches. The same screen and the same processor as the phone that "
+        "follows, in the first terracotta that was mixed by hand.\n\n"
+        "One for each member. Confirm yours within fifteen minutes; what is not confirmed goes back to the sale, for "
+        "whoever comes next.",
+    },
+}
 
 
 class Failed(Exception):
@@ -58,7 +76,8 @@ async def run(
         url, connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
     ) as session:
         opens_at_s = now() + OPENS_IN_S
-        drop = await _create(session, token(OPERATOR, ops=True), opens_at_s)
+        operator = token(OPERATOR, ops=True)
+        drop = await _create(session, operator, opens_at_s, await _picture(session, operator))
         say(_invitation(url, drop, opens_at_s, token(VISITOR)))
         tokens = [token(VISITOR + n) for n in range(1, CROWD + 1)]
         waits_s = sorted(opens_at_s + rng.random() * SPREAD_S - now() for _ in tokens)
@@ -73,12 +92,22 @@ async def run(
     return presses
 
 
-async def _create(session: aiohttp.ClientSession, token: str, opens_at_s: float) -> str:
+async def _picture(session: aiohttp.ClientSession, token: str) -> str:
+    """Put in the picture of what is sold."""
+    content = (files("flashsale") / "demo.webp").read_bytes()
+    status, body = await _call(session, "POST", "/v1/ops/pictures", token, content)
+    if status != 201:  # noqa: PLR2004
+        raise Failed(f"the picture was refused: {body.get('detail', status)}")
+    return str(body["picture"])
+
+
+async def _create(session: aiohttp.ClientSession, token: str, opens_at_s: float, picture: str) -> str:
     """A drop with the next free number."""
     number = await _last_number(session, token)
     while number < DROPS_MAX:
         number += 1
-        status, body = await _call(session, "POST", "/v1/ops/drops", token, _drop(f"demo-{number}", opens_at_s))
+        wanted = _drop(f"demo-{number}", opens_at_s, picture)
+        status, body = await _call(session, "POST", "/v1/ops/drops", token, wanted)
         if status == 201:  # noqa: PLR2004
             return f"demo-{number}"
         if body.get("code") != "conflict":
@@ -99,12 +128,14 @@ async def _last_number(session: aiohttp.ClientSession, token: str) -> int:
     return last
 
 
-def _drop(drop_id: str, opens_at_s: float) -> dict[str, Any]:
+def _drop(drop_id: str, opens_at_s: float, picture: str) -> dict[str, Any]:
     closes_at = _rfc3339(opens_at_s + OPEN_FOR_S)
     everyone = {"kind": "everyone"}
     return {
         "id": drop_id,
         "title": "Demo phone",
+        "texts": TEXTS,
+        "picture": picture,
         "price": PRICE,
         "list_price": {**PRICE, "amount": 199_900},
         "per_member": 1,
@@ -117,11 +148,19 @@ def _drop(drop_id: str, opens_at_s: float) -> dict[str, Any]:
                 "access": everyone,
             },
             {
+                "id": "second",
+                "quantity": SECOND_UNITS,
+                "opens_at": _rfc3339(opens_at_s + SECOND_AFTER_S),
+                "closes_at": closes_at,
+                "access": everyone,
+            },
+            {
                 "id": "visitors",
                 "quantity": VISITOR_UNITS,
                 "opens_at": _rfc3339(opens_at_s - OPENS_IN_S),
                 "closes_at": closes_at,
                 "access": everyone,
+                "channel": "terminal",
             },
         ],
     }
@@ -135,8 +174,9 @@ async def _call(
     session: aiohttp.ClientSession, method: str, path: str, token: str, body: object = None
 ) -> tuple[int, dict[str, Any]]:
     headers = {"Authorization": f"Bearer {token}"}
+    sent: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
     try:
-        async with session.request(method, path, headers=headers, json=body) as answer:
+        async with session.request(method, path, headers=headers, **sent) as answer:
             return answer.status, json.loads(await answer.read())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise Failed(f"{method} {path} came to nothing: {type(error).__name__} {error}") from None
@@ -160,7 +200,11 @@ def _invitation(url: str, drop: str, opens_at_s: float, token: str) -> str:
     opening = datetime.fromtimestamp(opens_at_s).astimezone().strftime("%H:%M:%S")
     return f"""\
 Demo drop {drop}: {UNITS} phones at 1,699 CNY, one for each member. It opens at {opening}, in {OPENS_IN_S:g} seconds,
-and {CROWD} simulated members press within {SPREAD_S:g} seconds after that. Press with them:
+and {CROWD} simulated members press within {SPREAD_S:g} seconds after that. Press with them, in a browser:
+
+{url}/en/d/{drop}   {url}/zh/d/{drop}
+
+A second batch of {SECOND_UNITS} follows {SECOND_AFTER_S:g} seconds later. Or press from a terminal:
 
 TOKEN={token}
 {curl(url, drop, "rush")}

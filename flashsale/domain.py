@@ -27,6 +27,10 @@ def whole(pattern: str, description: str) -> msgspec.Meta:
 
 
 LINE: Final = whole("^[^\\u0000-\\u001f\\u007f]*$", "One line of text, without control characters.")
+PROSE: Final = whole(
+    "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f]*$", "Text of several lines, without other control characters."
+)
+PICTURE_PATTERN: Final = r"^[0-9a-f]{20}-[0-9]{1,5}x[0-9]{1,5}\.(png|jpg|webp)$"
 Id = Annotated[str, whole(ID_PATTERN, "Id of a drop, an allocation or a snapshot.")]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 with zone.")]
@@ -132,6 +136,21 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     eligible_set: str | None = None
 
 
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What pages say of a drop in one language. The description's paragraphs are parted by an empty line."""
+
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=200), LINE] | None = None
+    description: Annotated[str, msgspec.Meta(min_length=1, max_length=4_000), PROSE] | None = None
+    notice: Annotated[str, msgspec.Meta(min_length=1, max_length=500), LINE] | None = None
+
+
+class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The same in every language that pages are written in. What is missing in one is told in the other."""
+
+    zh: Text = Text()
+    en: Text = Text()
+
+
 class Drop(msgspec.Struct, frozen=True, kw_only=True):
     """One limited-quantity sale, as the ledger has it at `epoch`."""
 
@@ -150,6 +169,9 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     """Whether who returned a unit may buy again."""
     stripes: int = 1
     """Over how many parts of the gate, each with keys of its own, it is spread."""
+    texts: Texts = Texts()
+    picture: str | None = None
+    """Id of the picture that pages show."""
     held: bool = False
     """It was set up to wait for its release, and is paused until then."""
     hidden: bool = False
@@ -342,4 +364,4 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """It is of a rehearsal: it is taken for delivered, and never sent."""
 
 
-Role = Literal["shopper", "ops", "payments"]
+Role = Literal["shopper", "ops", "ops-read", "payments"]

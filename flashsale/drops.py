@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from flashsale.catalog import Catalog
-from flashsale.domain import QUANTITY_MAX, Allocation, Drop, Points, Reservation
+from flashsale.domain import QUANTITY_MAX, Allocation, Drop, Points, Reservation, Texts
 from flashsale.errors import Refused, Unavailable
 from flashsale.gate import LEASE_MS, Gate, Status, Unarmed, whole
 from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
@@ -39,6 +39,14 @@ class AllocationChange(msgspec.Struct, frozen=True):
     opens_at: datetime | msgspec.UnsetType = msgspec.UNSET
     closes_at: datetime | msgspec.UnsetType = msgspec.UNSET
     channel: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class DropChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """New values of a drop; UNSET stays as it is."""
+
+    title: str | msgspec.UnsetType = msgspec.UNSET
+    texts: Texts | msgspec.UnsetType = msgspec.UNSET
+    picture: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -120,6 +128,8 @@ class Operations:
             raise Refused("invalid_request", f"Two allocations are called {twice!r}; give each its own `id`.")
         if drop.list_price is not None and drop.list_price.currency != drop.price.currency:
             raise Refused("invalid_request", "`price` and `list_price` must be in the same currency.")
+        if drop.picture is not None:
+            await self._check_picture(drop.picture)
         for allocation in drop.allocations:
             check_window(allocation.id, allocation.opens_at, allocation.closes_at)
             await self._prepare_eligible(allocation)
@@ -130,9 +140,28 @@ class Operations:
 
     async def rename(self, drop_id: str, title: str, *, actor: str, expected: Collection[str] | None = None) -> Drop:
         """Give the drop another title. `expected`, here and below: refused unless the drop's tag is one of these."""
-        async with self._act(drop_id, actor, "drop.edit", drop_id, {"title": title}, expected=expected) as act:
-            act.title = title
+        return await self.edit(drop_id, DropChange(title=title), actor=actor, expected=expected)
+
+    async def edit(
+        self, drop_id: str, change: DropChange, *, actor: str, expected: Collection[str] | None = None
+    ) -> Drop:
+        """Change what is said of the drop."""
+        if isinstance(change.picture, str):
+            await self._check_picture(change.picture)
+        async with self._act(drop_id, actor, "drop.edit", drop_id, change, expected=expected) as act:
+            if change.title is not msgspec.UNSET:
+                act.title = change.title
+            if change.texts is not msgspec.UNSET or change.picture is not msgspec.UNSET:
+                texts, picture = await act.words()
+                await act.put_words(
+                    texts if change.texts is msgspec.UNSET else change.texts,
+                    picture if change.picture is msgspec.UNSET else change.picture,
+                )
         return await self.after(drop_id)
+
+    async def _check_picture(self, picture: str) -> None:
+        if not await self._ledger.pictures.known(picture):
+            raise Refused("invalid_request", f"There is no picture {picture!r}; POST /v1/ops/pictures takes one.")
 
     async def add_allocation(
         self, drop_id: str, allocation: Allocation, *, actor: str, expected: Collection[str] | None = None

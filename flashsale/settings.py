@@ -9,9 +9,12 @@ from fcodes import BadKeys, Keys
 from flashsale.errors import SetupError
 
 PREFIX = "FLASHSALE_"
-SWITCHES = frozenset({"public_probes", "fulfilment_allow_private"})
+SWITCHES = frozenset({"public_probes", "fulfilment_allow_private", "sign_in_demo"})
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Site = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+\Z")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^#\s]+\Z")]
+HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -113,6 +116,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout_s: Annotated[
         PositiveSeconds, _is("How long accepted requests may take to finish at shutdown, seconds.")
     ] = 15.0
+    public_url: Annotated[
+        Site | None,
+        _is("Where shoppers reach the pages, like `https://shop.example`. Unset: wherever a request says it went."),
+    ] = None
+    zone: Annotated[str, _is("Time zone in which pages tell times.")] = "Asia/Shanghai"
+    channel: Annotated[
+        str | None, _is("Pages sell allocations of this channel and those without one. Unset: only the latter.")
+    ] = None
+    sign_in_url: Annotated[
+        Address | None,
+        _is(
+            "The forum's sign-in page. It sends the browser back to `return_to` with `token` (a JWT) and `state` added."
+        ),
+    ] = None
+    sign_in_header: Annotated[
+        HeaderName | None,
+        _is("Request header in which a proxy in front of the pages hands on the forum's token (a JWT)."),
+    ] = None
+    sign_in_demo: Annotated[bool, _is("Let anybody sign in as anybody, operators included: only for trying out.")] = (
+        False
+    )
+    session_secret: Annotated[
+        Annotated[str, msgspec.Meta(min_length=32)] | None,
+        _is("Signs the pages' session cookies, at least 32 characters. Unset: derived from the HS256 secret."),
+    ] = None
+    session_s: Annotated[Positive, _is("A session ends this long after its last visit, seconds.")] = 43_200
+    session_max_s: Annotated[Positive, _is("And this long after signing in, whatever happens, seconds.")] = 604_800
+    status_poll_s: Annotated[
+        PositiveSeconds, _is("Pages ask for a drop's status this often, seconds, each spread by as much again.")
+    ] = 4.0
+    streams_max: Annotated[int, msgspec.Meta(ge=0), _is("Pages that one process sends events to; all others poll.")] = (
+        200
+    )
+    picture_max_bytes: Annotated[Positive, _is("Largest picture of a drop, bytes; beyond it 413.")] = 262_144
     log_format: Annotated[Literal["json", "console"], _is("Log lines as JSON or for a terminal.")] = "json"
 
     @property

@@ -120,6 +120,14 @@ def _environ(environ: Mapping[str, str], **known: object) -> dict[str, str]:
     return {**environ, **{PREFIX + name.upper(): str(value) for name, value in known.items()}}
 
 
+def _demo_sign_in(settings: Settings, options: Options) -> dict[str, object]:
+    """With the demo, on this machine alone, anybody may sign in to the pages as anybody."""
+    near = settings.host in {"localhost", "::1"} or settings.host.startswith("127.")
+    earnest = settings.sign_in_url is not None or settings.sign_in_header is not None
+    own = settings.redis_url is None and settings.database_url is None
+    return {"sign_in_demo": 1} if options.demo and own and near and not earnest else {}
+
+
 def _programs(
     settings: Settings, environ: Mapping[str, str], session: aiohttp.ClientSession, *, url: str, logs: Path | None
 ) -> list[Program]:
@@ -209,6 +217,7 @@ async def running(settings: Settings, options: Options, say: Say) -> AsyncIterat
             jwt_secret=secret,
             fcode_keys=fcode_keys,
             port=port,
+            **_demo_sign_in(settings, options),
         )
         logs = data_dir if options.log_files else None
         await servers.supervisor.start(*_programs(settings, environ, session, url=url, logs=logs))

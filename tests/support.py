@@ -11,7 +11,7 @@ import msgspec
 
 from flashsale import embedded
 from flashsale.catalog import Catalog
-from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money, home_stripe
+from flashsale.domain import Access, Allocation, Claim, Drop, Everyone, Money, Texts, home_stripe
 from flashsale.drops import Operations
 from flashsale.gate import Gate, connect
 from flashsale.ids import new_ids
@@ -144,6 +144,8 @@ def make_drop(
     hold_seconds: int = 900,
     rebuy_after_return: bool = False,
     stripes: int = 1,
+    texts: Texts | None = None,
+    picture: str | None = None,
 ) -> Drop:
     """A drop with an id of its own, not yet set up."""
     return Drop(
@@ -160,4 +162,6 @@ def make_drop(
         closed=False,
         allocations=allocations or (allocation(),),
         created_at=datetime.now(UTC),
+        texts=texts or Texts(),
+        picture=picture,
     )

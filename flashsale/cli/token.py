@@ -21,7 +21,7 @@ def add(commands: options.Commands) -> None:
         "Signed with FLASHSALE_JWT_SECRET or, when that is unset, with the secret in the data directory.",
     )
     made.add_argument("--member", type=options.member, required=True, metavar="N", help="the member it speaks for")
-    made.add_argument("--role", choices=("ops", "payments"), help="what it may do beside shopping")
+    made.add_argument("--role", choices=("ops", "ops-read", "payments"), help="what it may do beside shopping")
     made.add_argument("--tier", type=options.tier, metavar="T", help="the member's tier (default: 0)")
     made.add_argument(
         "--hours", type=options.hours, default=HOURS, metavar="H", help=f"how long it is valid (default: {HOURS:g})"

@@ -32,6 +32,7 @@ from flashsale.ledger.reservations import (
     Standing,
 )
 from flashsale.ledger.statements import sql
+from flashsale.ledger.words import PictureStore
 
 __all__ = [
     "Act",
@@ -57,6 +58,7 @@ __all__ = [
     "OrderStore",
     "OwnCode",
     "Part",
+    "PictureStore",
     "PointsStore",
     "RehearsalStore",
     "ReservationStore",
@@ -90,6 +92,7 @@ class Ledger:
         self.orders = OrderStore(pool, reading)
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
+        self.pictures = PictureStore(reading)
         self.console = ConsoleStore(reading)
         self.rehearsals = RehearsalStore(reading)
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from flashsale.domain import CODES_STRIPE, Allocation, Drop, Fcode, FcodeBatch
+from flashsale.domain import CODES_STRIPE, Allocation, Drop, Fcode, FcodeBatch, Texts
 from flashsale.ledger import fcodes
 from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
+from flashsale.ledger.words import put_words, words_of
 
 COPY_BLOCK_BYTES: Final = 262_144
 COPY_AHEAD_MAX: Final = 4
@@ -112,6 +113,14 @@ class Act:
         await self._connection.execute(
             sql("allocation_update"), self.drop_id, allocation_id, quantity, opens_at, closes_at, channel
         )
+
+    async def words(self) -> tuple[Texts, str | None]:
+        """What pages say of the drop, and the id of its picture."""
+        return await words_of(self._connection, self.drop_id)
+
+    async def put_words(self, texts: Texts, picture: str | None) -> None:
+        """What pages say of the drop from now on."""
+        await put_words(self._connection, self.drop_id, texts, picture)
 
     async def next_batch(self) -> int:
         """The number of a new batch of F-codes."""
@@ -246,6 +255,8 @@ class DropStore:
                 await connection.execute(sql("drop_mark"), drop.id, drop.held, drop.hidden)
             for allocation in drop.allocations:
                 await _insert_allocation(connection, drop.id, allocation)
+            if drop.texts != Texts() or drop.picture is not None:
+                await put_words(connection, drop.id, drop.texts, drop.picture)
             await _audit(connection, actor, "drop.create", drop.id, detail)
             return True
 
@@ -373,6 +384,11 @@ class DropStore:
         """By (drop, allocation), how many units are taken."""
         rows = await self._reading.fetch(sql("units_taken"), drop_ids)
         return {(r["drop_id"], r["id"]): r["taken"] for r in rows}
+
+    async def holds_last(self, drop_id: str) -> dict[str, datetime]:
+        """By allocation, when the last hold ends that is under way; allocations without one are left out."""
+        rows = await self._reading.fetch(sql("holds_last"), drop_id)
+        return {r["id"]: r["until"] for r in rows if r["until"] is not None}
 
     async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
         """The audit log, newest first."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from fcodes import CODES_PER_BATCH_MAX
-from flashsale.domain import Allocation, Drop, Event, Money, Order, OrderState, Reservation, State
+from flashsale.domain import Allocation, Drop, Event, Money, Order, OrderState, Reservation, State, Texts
 
 Row = Mapping[str, Any]
 
@@ -28,6 +28,8 @@ def drop_of(row: Row) -> Drop:
         created_at=row["created_at"],
         rebuy_after_return=row["rebuy_after_return"],
         stripes=row["stripes"],
+        texts=Texts() if row["texts"] is None else msgspec.json.decode(row["texts"], type=Texts),
+        picture=row["picture"],
         held=row["held"],
         hidden=row["hidden"],
         fcodes_stopped=row["codes_stopped"],

@@ -485,6 +485,12 @@ CREATE TABLE public.disabled_endpoints (
     at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE public.drop_words (
+    drop_id text NOT NULL COLLATE pg_catalog."C",
+    texts jsonb NOT NULL,
+    picture text COLLATE pg_catalog."C"
+);
+
 CREATE TABLE public.drops (
     id text NOT NULL COLLATE pg_catalog."C",
     title text NOT NULL,
@@ -707,6 +713,13 @@ CREATE SEQUENCE public.pgqueuer_statistics_id_seq
 
 ALTER SEQUENCE public.pgqueuer_statistics_id_seq OWNED BY public.pgqueuer_statistics.id;
 
+CREATE TABLE public.pictures (
+    id text NOT NULL COLLATE pg_catalog."C",
+    bytes bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT pictures_id_check CHECK ((id ~ '^[0-9a-f]{20}-[0-9]{1,5}x[0-9]{1,5}\.(png|jpg|webp)$'::text))
+);
+
 CREATE TABLE public.rehearsals (
     id uuid NOT NULL,
     drop_id text NOT NULL,
@@ -775,6 +788,9 @@ ALTER TABLE ONLY public.audit
 ALTER TABLE ONLY public.disabled_endpoints
     ADD CONSTRAINT disabled_endpoints_pkey PRIMARY KEY (url);
 
+ALTER TABLE ONLY public.drop_words
+    ADD CONSTRAINT drop_words_pkey PRIMARY KEY (drop_id);
+
 ALTER TABLE ONLY public.drops
     ADD CONSTRAINT drops_pkey PRIMARY KEY (id);
 
@@ -816,6 +832,9 @@ ALTER TABLE ONLY public.pgqueuer_schedules
 
 ALTER TABLE ONLY public.pgqueuer_statistics
     ADD CONSTRAINT pgqueuer_statistics_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.pictures
+    ADD CONSTRAINT pictures_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.rehearsals
     ADD CONSTRAINT rehearsals_pkey PRIMARY KEY (id);
@@ -903,6 +922,12 @@ CREATE TRIGGER tg_pgqueuer_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE 
 
 ALTER TABLE ONLY public.allocations
     ADD CONSTRAINT allocations_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES public.drops(id);
+
+ALTER TABLE ONLY public.drop_words
+    ADD CONSTRAINT drop_words_drop_id_fkey FOREIGN KEY (drop_id) REFERENCES public.drops(id);
+
+ALTER TABLE ONLY public.drop_words
+    ADD CONSTRAINT drop_words_picture_fkey FOREIGN KEY (picture) REFERENCES public.pictures(id);
 
 ALTER TABLE ONLY public.eligible_chunks
     ADD CONSTRAINT eligible_chunks_snapshot_id_at_least_fkey FOREIGN KEY (snapshot_id, at_least) REFERENCES public.eligible_sets(snapshot_id, at_least);

@@ -37,6 +37,7 @@ from flashsale.web.schemas import (
     ReservationOut,
     ReserveIn,
 )
+from flashsale.web.session import SAFE
 
 CACHE: Final = "public, max-age=1"
 _encode: Final = msgspec.json.Encoder().encode
@@ -128,6 +129,10 @@ def _cursor(text: str | None) -> tuple[datetime, str] | None:
     return moment, known
 
 
+def _sees_all(request: web.Request, caller: Identity) -> bool:
+    return caller.role == "ops" or (caller.role == "ops-read" and request.method in SAFE)
+
+
 async def _own(request: web.Request, context: Context, caller: Identity) -> Reservation:
     """The reservation of the path, if it is the caller's (or an operator asks)."""
     reservation_id = request.match_info["reservation"]
@@ -135,7 +140,7 @@ async def _own(request: web.Request, context: Context, caller: Identity) -> Rese
         found = await context.ledger.reservations.get(str(uuid.UUID(reservation_id)))
     except ValueError:
         found = None
-    if found is None or (found.member != caller.member and caller.role != "ops"):
+    if found is None or (found.member != caller.member and not _sees_all(request, caller)):
         raise Refused("not_found", f"You have no reservation {reservation_id[:64]!r}.")
     return found
 

@@ -30,7 +30,21 @@ from flashsale.settings import Settings
 from flashsale.shares import Shares
 from flashsale.spending import Spending
 from flashsale.tries import Tries
-from flashsale.web import api, confirm, console_calls, fcodes, hot, ops, orders, probes, problems
+from flashsale.web import (
+    api,
+    confirm,
+    console_calls,
+    fcodes,
+    hot,
+    live,
+    mine,
+    ops,
+    orders,
+    pictures,
+    probes,
+    problems,
+    watching,
+)
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.console_live import Live
@@ -39,14 +53,28 @@ from flashsale.web.context import Context
 from flashsale.web.express import ExpressServer
 from flashsale.web.jwks import Jwks, fetch_with
 from flashsale.web.openapi import openapi_call
+from flashsale.web.pages import routes as pages
+from flashsale.web.pages.site import Site
 from flashsale.web.routing import CONTEXT, register
+from flashsale.web.session import Sessions
 
 TICK_S: Final = 1.0
 KEEPALIVE_S: Final = 75.0
 
 _log = structlog.get_logger()
 
-CALLS: Final = (*api.CALLS, *ops.CALLS, *console_calls.CALLS, *orders.CALLS, *fcodes.CALLS, *probes.CALLS)
+CALLS: Final = (
+    *api.CALLS,
+    *live.CALLS,
+    *watching.CALLS,
+    *mine.CALLS,
+    *ops.CALLS,
+    *pictures.CALLS,
+    *console_calls.CALLS,
+    *orders.CALLS,
+    *fcodes.CALLS,
+    *probes.CALLS,
+)
 
 
 class Runner(web.AppRunner):
@@ -214,7 +242,21 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
         batches=batches,
         spending=Spending(keys=fcode_keys, tries=tries),
         tries=tries,
+        sessions=_sessions(settings),
         now=_now,
+    )
+
+
+def _sessions(settings: Settings) -> Sessions | None:
+    secret = settings.session_secret or settings.jwt_secret
+    if secret is None:
+        return None
+    return Sessions(
+        secret.encode("utf-8", "surrogateescape"),
+        session_s=settings.session_s,
+        session_max_s=settings.session_max_s,
+        now=time.time,
+        public_url=settings.public_url,
     )
 
 
@@ -222,7 +264,16 @@ def make_app(context: Context) -> web.Application:
     """The application with all its calls."""
     app = web.Application(middlewares=[problems.middleware], client_max_size=context.settings.body_max_bytes)
     app[CONTEXT] = context
+    app[live.HOLDS] = live.Holds()
+    app[pictures.PICTURES] = pictures.Pictures()
+    watch = app[watching.WATCH] = watching.Watch(context)
     register(app, (*CALLS, openapi_call(CALLS)))
+    pages.register(app, Site(context.settings))
+
+    async def end_streams(_: web.Application) -> None:
+        await watch.aclose()
+
+    app.on_shutdown.append(end_streams)
     return app
 
 

@@ -22,7 +22,7 @@ from flashsale.domain import MEMBER_MAX
 from flashsale.errors import SetupError, Unauthenticated
 from flashsale.web.jwks import ALGORITHMS, Jwks
 
-Role = Literal["shopper", "ops", "payments"]
+Role = Literal["shopper", "ops", "ops-read", "payments"]
 
 HEADER_MAX_BYTES: Final = 8_192
 LEEWAY_S: Final = 30
@@ -75,7 +75,7 @@ _CLAIMS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("exp", _Date, "The token must expire: `exp` must be a number, in seconds since 1970."),
     ("nbf", _Date, "The token's `nbf` must be a number, in seconds since 1970."),
     ("iat", _Date, "The token's `iat` must be a number, in seconds since 1970."),
-    ("role", Role, "The token's `role` must be `ops` or `payments`, or absent for a shopper."),
+    ("role", Role, "The token's `role` must be `ops`, `ops-read` or `payments`, or absent for a shopper."),
     ("tier", _Tier, "The token's `tier` must be an integer of at least 0, or absent."),
 )
 _REQUIRED: Final = frozenset({"sub", "exp"})

@@ -17,7 +17,7 @@ from flashsale.web import hot, problems
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.prepared import Prepared, Template
-from flashsale.web.routing import decode_body
+from flashsale.web.routing import caller_of, decode_body
 from flashsale.web.schemas import ConfirmIn
 
 PREFIX: Final = "/v1/reservations/"
@@ -40,7 +40,7 @@ def reservation_of_path(path: str) -> str | None:
 async def confirm(request: BaseRequest, context: Context, reservation_id: str) -> web.StreamResponse:
     """`POST /v1/reservations/{reservation}/confirm`: 200 with the reservation and its order, also when repeated."""
     try:
-        identity = context.auth.authenticate(request.headers.get("Authorization"))
+        identity = caller_of(request, context)
         given = decode_body(await hot.read_at_once(request, context.settings.body_max_bytes), _body)
         payment = _payment(identity, given, by=context.settings.confirm_by)
         known_id = _uuid(reservation_id)

@@ -112,6 +112,7 @@ CALLS: Final = (
     _change(
         method="GET",
         path="/v1/ops/fcodes/{batch}/cards",
+        act=True,
         handler=cards,
         summary="The codes of a batch as cards to print, with QR codes",
         params=(REASON,),

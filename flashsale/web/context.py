@@ -20,6 +20,7 @@ from flashsale.tries import Tries
 from flashsale.web.auth import Authenticator
 from flashsale.web.board import Board
 from flashsale.web.console_live import Live
+from flashsale.web.session import Sessions
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,4 +41,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     batches: Batches
     spending: Spending
     tries: Tries
+    sessions: Sessions | None
+    """None when there is no secret to sign them with."""
     now: Callable[[], datetime]

@@ -217,6 +217,7 @@ CALLS: Final = (
     _call(
         method="GET",
         path="/v1/ops/fcodes/{batch}.csv",
+        act=True,
         handler=export,
         summary="The codes of a batch, as CSV with the header `code[,member_id,note]`",
         params=(REASON,),

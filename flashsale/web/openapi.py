@@ -51,7 +51,7 @@ _HEADERS: Final = {
 }
 _TAGS: Final = {
     "Shoppers": "What members do.",
-    "Operators": "Set up and run drops; needs a token with the role `ops`.",
+    "Operators": "Set up and run drops; needs a token with the role `ops`; to look, `ops-read` is enough.",
     "Probes": "For the machines around the service; on the loopback only, unless a setting opens them.",
 }
 _NOON: Final = datetime(2011, 8, 29, 12, tzinfo=timezone(timedelta(hours=8)))
@@ -137,7 +137,7 @@ def document(calls: tuple[Call, ...]) -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "`sub`: the member; `role`: `ops`, `payments` or none; `tier`: a number or none.",
+                    "description": "`sub`: the member; `role`: `ops`, `ops-read`, `payments`, none; `tier`: number.",
                 }
             },
         },
@@ -196,6 +196,8 @@ def _parameter(param: Param) -> Json:
 
 
 def _request_body(body: type | str) -> Json:
+    if body == "application/octet-stream":
+        return {"required": True, "content": {body: {"schema": {"type": "string", "format": "binary"}}}}
     example = msgspec.to_builtins(_EXAMPLES[body], str_keys=True)
     if isinstance(body, str):
         return {"required": True, "content": {body: {"schema": {"type": "string"}, "example": example}}}

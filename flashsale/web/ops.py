@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from flashsale.domain import ID_PATTERN, Allocation, Drop, Timestamp
-from flashsale.drops import EARLIEST, LATEST, AllocationChange, unknown_drop
+from flashsale.drops import EARLIEST, LATEST, AllocationChange, DropChange, unknown_drop
 from flashsale.errors import Refused
 from flashsale.points import import_points
 from flashsale.web import views
@@ -144,6 +144,8 @@ async def create_drop(request: web.Request, context: Context, caller: Identity) 
         held=body.hold,
         allocations=tuple(_allocation(a) for a in body.allocations),
         created_at=context.now(),
+        texts=body.texts,
+        picture=body.picture,
     )
     drop = await context.operations.create(wanted, actor=actor_of(caller), detail=body)
     return answer(await drop_out(context, drop), 201, {"Location": f"/v1/ops/drops/{drop.id}", **tag(drop)})
@@ -172,9 +174,9 @@ async def get_drop(request: web.Request, context: Context, _: Identity) -> web.S
 async def edit_drop(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`PATCH /v1/ops/drops/{drop}`."""
     patch = await _read_patch(request, _drop_patch)
-    assert patch.title is not msgspec.UNSET  # it is all that can be patched
-    drop = await context.operations.rename(
-        path_id(request, "drop"), patch.title, actor=actor_of(caller), expected=if_match(request)
+    change = DropChange(patch.title, patch.texts, patch.picture)
+    drop = await context.operations.edit(
+        path_id(request, "drop"), change, actor=actor_of(caller), expected=if_match(request)
     )
     return answer(await drop_out(context, drop), headers=tag(drop))
 

@@ -6,11 +6,13 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_request import BaseRequest
 
 from flashsale.domain import ID_PATTERN, IDEMPOTENCY_KEY_MAX_CHARS
 from flashsale.errors import Refused
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
+from flashsale.web.session import SAFE
 
 Access = Literal["public", "probe", "member", "ops"]
 Handler = Callable[[web.Request, Context, Identity], Awaitable[web.StreamResponse]]
@@ -36,7 +38,10 @@ class Param(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of the contract. `codes` are the problem codes it may answer beside the general ones."""
+    """One call of the contract. `codes` are the problem codes it may answer beside the general ones.
+
+    `act` says of a GET that it is an act of an operator all the same, which who may only read may not do.
+    """
 
     method: str
     path: str
@@ -44,9 +49,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     access: Access
     answers: dict[int, type | str]
-    body: type | Literal["text/csv"] | None = None
+    body: type | Literal["text/csv", "application/octet-stream"] | None = None
     params: tuple[Param, ...] = ()
     codes: tuple[str, ...] = ()
+    act: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET" and not self.act
 
 
 PAGING: Final = (
@@ -69,12 +80,28 @@ def register(app: web.Application, calls: tuple[Call, ...]) -> None:
 def _guarded(call: Call) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request.app[CONTEXT]
-        return await call.handler(request, context, identify(request, context, call.access))
+        return await call.handler(request, context, identify(request, context, call.access, reads=call.reads))
 
     return handle
 
 
-def identify(request: web.Request, context: Context, access: Access) -> Identity:
+def caller_of(request: BaseRequest, context: Context, *, reads: bool = False) -> Identity:
+    """Who calls: by the token or, without one, by the session of the pages. `Unauthenticated` when there is neither.
+
+    A browser adds the session to whatever a page of any site makes it ask for. So a request by session that does not
+    only read must come from our own pages; `Refused` otherwise.
+    """
+    header = request.headers.get("Authorization")
+    if header is None and context.sessions is not None:
+        session = context.sessions.of(request)
+        if session is not None:
+            if not reads or request.method not in SAFE:
+                context.sessions.check_meant(request)
+            return session.identity
+    return context.auth.authenticate(header)
+
+
+def identify(request: web.Request, context: Context, access: Access, *, reads: bool = False) -> Identity:
     """Who calls, and whether they may; `Refused` or `Unauthenticated` otherwise."""
     if access == "public":
         return NOBODY
@@ -82,9 +109,10 @@ def identify(request: web.Request, context: Context, access: Access) -> Identity
         if not context.settings.public_probes and not _from_loopback(request):
             raise Refused("forbidden", "This is answered to the loopback only; FLASHSALE_PUBLIC_PROBES=1 opens it.")
         return NOBODY
-    identity = context.auth.authenticate(request.headers.get("Authorization"))
-    if access == "ops" and identity.role != "ops":
-        raise Refused("forbidden", "This call needs a token with the role `ops`.")
+    identity = caller_of(request, context, reads=reads)
+    if access == "ops" and identity.role != "ops" and not (reads and identity.role == "ops-read"):
+        also = " or `ops-read`" if reads else ""
+        raise Refused("forbidden", f"This call needs a token with the role `ops`{also}.")
     return identity
 
 
@@ -181,6 +209,7 @@ __all__ = [
     "Call",
     "Param",
     "answer",
+    "caller_of",
     "check_id",
     "decode_body",
     "idempotency_key",

@@ -7,6 +7,7 @@ import msgspec
 from flashsale.domain import (
     HOLD_MAX_S,
     LINE,
+    PICTURE_PATTERN,
     STRIPES_MAX,
     Access,
     Currency,
@@ -17,13 +18,16 @@ from flashsale.domain import (
     OrderState,
     Quantity,
     State,
+    Texts,
     Timestamp,
+    whole,
 )
 
 DropState = Literal["upcoming", "open", "sold_out", "paused", "closed"]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200), LINE]
 Channel = Annotated[str, msgspec.Meta(min_length=1, max_length=63), LINE]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000), LINE]
+Picture = Annotated[str, whole(PICTURE_PATTERN, "Id of a picture, as `POST /v1/ops/pictures` answered it.")]
 Units = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="Units.")]
 ShownState = Annotated[
     State, msgspec.Meta(extra_json_schema={"enum": sorted(s.value for s in State if s is not State.VOID)})
@@ -113,6 +117,8 @@ class DropIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_seconds: HoldSeconds = 900
     rebuy_after_return: Annotated[bool, msgspec.Meta(description="Whether who returned a unit may buy again.")] = False
     stripes: Stripes = 1
+    texts: Texts = Texts()
+    picture: Picture | None = None
     hold: Annotated[bool, msgspec.Meta(description="Set up paused; it opens when it was released by `resume`.")] = False
 
 
@@ -120,6 +126,8 @@ class DropPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What may change of a drop itself; what is left out stays."""
 
     title: Title | msgspec.UnsetType = msgspec.UNSET
+    texts: Texts | msgspec.UnsetType = msgspec.UNSET
+    picture: Picture | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class SwitchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +165,8 @@ class DropOut(msgspec.Struct, frozen=True, omit_defaults=True):
     server_time: Timestamp
     allocations: tuple[AllocationOut, ...]
     list_price: Money | None = None
+    texts: Texts = Texts()
+    picture: str | None = None
 
 
 class OpsAllocationOut(msgspec.Struct, frozen=True):
@@ -193,6 +203,8 @@ class OpsDropOut(msgspec.Struct, frozen=True):
     created_at: Timestamp
     server_time: Timestamp
     allocations: tuple[OpsAllocationOut, ...]
+    texts: Texts
+    picture: str | None
 
 
 class EligibilityItem(msgspec.Struct, frozen=True, omit_defaults=True):

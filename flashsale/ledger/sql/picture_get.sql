@@ -1,0 +1,2 @@
+-- A picture.
+SELECT bytes FROM pictures WHERE id = $1

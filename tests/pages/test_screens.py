@@ -12,6 +12,8 @@ from tests.pages.conftest import NewSale, Visit
 from tests.pages.support import MEMBERS, Opened, Service
 from tests.support import allocation
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).parents[2] / "build/pages"
 SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1440, "height": 900}}
 PICTURE = files("flashsale").joinpath("demo.webp").read_bytes()

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 
+import pytest
 from aiohttp import ClientSession
 from playwright.async_api import Page, Request, expect
 
@@ -12,6 +13,8 @@ from flashsale.drops import AllocationChange, DropChange
 from tests.pages.conftest import NewSale, Visit
 from tests.pages.support import Opened, Service, hold, pressed_paths
 from tests.support import allocation, until
+
+pytestmark = pytest.mark.long
 
 
 async def test_the_whole_way(visit: Visit, new_sale: NewSale, service: Service, member: int) -> None:

@@ -16,6 +16,7 @@ from flashsale.errors import LedgerUnavailable
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Part, Units
 from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
+from flashsale.ledger.pages import PageStore
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
 from flashsale.ledger.queue import Later, consume
@@ -30,7 +31,6 @@ from flashsale.ledger.reservations import (
     Standing,
 )
 from flashsale.ledger.statements import sql
-from flashsale.ledger.words import PictureStore
 
 __all__ = [
     "Act",
@@ -54,8 +54,8 @@ __all__ = [
     "NewBatch",
     "OrderStore",
     "OwnCode",
+    "PageStore",
     "Part",
-    "PictureStore",
     "PointsStore",
     "ReservationStore",
     "Returned",
@@ -87,7 +87,7 @@ class Ledger:
         self.orders = OrderStore(pool, reading)
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
-        self.pictures = PictureStore(reading)
+        self.pages = PageStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

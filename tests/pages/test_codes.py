@@ -58,7 +58,7 @@ async def test_a_typo_is_caught_and_the_code_buys(
     await expect(error).to_have_text("")
     await opened.page.keyboard.press("Enter")
     await opened.state("held")
-    [found] = await service.context.ledger.reservations.in_drop(drop, member, 5)
+    [found] = await service.context.ledger.pages.reservations(drop, member, 5)
     assert found.allocation == "v"
 
 

@@ -42,7 +42,7 @@ async def test_a_lost_reply_is_asked_for_again_with_the_same_key(
     assert lost[0].status == 201
     keys = {await each.header_value("idempotency-key") for each in sent}
     assert (len(sent), len(keys)) == (2, 1)
-    assert len(await service.context.ledger.reservations.in_drop(drop.id, member, 9)) == 1
+    assert len(await service.context.ledger.pages.reservations(drop.id, member, 9)) == 1
 
 
 async def test_a_reload_in_the_middle_of_a_press_goes_on_with_it(

@@ -44,7 +44,7 @@ NOTICED = Texts(
 async def put_picture(service: Service) -> str:
     """The demo's picture, in this service."""
     name = "0123456789abcdef0123-960x960.webp"
-    await service.context.ledger.pictures.put(name, PICTURE)
+    await service.context.ledger.pages.put_picture(name, PICTURE)
     return name
 
 

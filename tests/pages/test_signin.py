@@ -134,6 +134,7 @@ async def test_elsewhere_than_on_the_loopback_a_session_is_for_https_alone(new_s
         ({"Origin": "http://{host}"}, True),
         ({"Origin": "http://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({}, False),
         ({"Sec-Fetch-Site": "cross-site", "Origin": "http://{host}"}, False),
     ],

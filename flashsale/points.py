@@ -18,6 +18,7 @@ from flashsale.errors import Refused
 from flashsale.ledger.points import DuplicateMember, PointsStore, Snapshot, Taken
 
 POINTS_MAX: Final = 2**63 - 1
+WRONG_MAX: Final = 100
 
 
 def _up_to_int64_max() -> str:
@@ -75,6 +76,35 @@ async def import_points(
             assert_never(outcome)
 
 
+class Wrong(msgspec.Struct, frozen=True):
+    """A line that would be refused, and why."""
+
+    line: int
+    detail: str
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What an import would say of a file: how many good lines it has, and the first that are wrong; `more`: not all."""
+
+    members: int
+    wrong: list[Wrong]
+    more: bool
+
+
+async def check_points(chunks: AsyncIterator[bytes]) -> Checked:
+    """Read a points file to its end and store nothing; members who are listed twice are found by the import only."""
+    file = _Checking()
+    try:
+        async for _ in rows_of(chunks, file):
+            pass
+    except Refused as fault:
+        if fault.code != "invalid_request":  # too large: of no line
+            raise
+        if not file.wrong or fault.extra["line"] > file.wrong[-1].line:
+            file.note(fault)
+    return Checked(file.members, file.wrong[:WRONG_MAX], len(file.wrong) > WRONG_MAX)
+
+
 class PointsCsv(CsvFile):
     """Turns a points file into lines `line,member,points`."""
 
@@ -91,3 +121,35 @@ class PointsCsv(CsvFile):
         member = number(fields[0], line, "member id", 1, MEMBER_MAX)
         points = number(fields[1], line, "number of points", 0, POINTS_MAX)
         return b"%d,%d,%d\n" % (line, member, points)
+
+
+class _Checking(PointsCsv):
+    """Goes on after a line that is wrong. A header that is, and a quotation that never ends, end it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[Wrong] = []
+
+    @property
+    def members(self) -> int:
+        """How many lines were good."""
+        return self._members
+
+    def note(self, fault: Refused) -> None:
+        """Remember a line that is wrong, without the words about its number and the import."""
+        line = int(str(fault.extra["line"]))
+        said = str(fault).removeprefix(f"Line {line}: ").removesuffix(" Nothing was imported.")
+        if len(self.wrong) <= WRONG_MAX:
+            self.wrong.append(Wrong(line, said[:1].upper() + said[1:]))
+
+    def _one(self, record: bytes, line: int) -> bytes:
+        try:
+            return super()._one(record, line)
+        except Refused as fault:
+            if not self._header_seen:
+                raise
+            self.note(fault)
+            if self._empty_line is not None:  # it is the empty line before that was wrong; this one has its own turn
+                self._empty_line = None
+                return self._one(record, line)
+            return b""

@@ -156,7 +156,7 @@ class OrderStore:
             before,
             limit,
         )
-        return [_listed_of(row) for row in rows]
+        return [listed_of(row) for row in rows]
 
     async def health(self, url: str | None = None) -> Health:
         """How the queue is, just now, and whether the endpoint at `url` is disabled."""
@@ -214,7 +214,8 @@ def _confirmed_of(row: Row) -> Confirmed:
     return Confirmed(Confirmation(row["outcome"]), None if row["id"] is None else reservation_of(row), due)
 
 
-def _listed_of(row: Row) -> ListedOrder:
+def listed_of(row: Row) -> ListedOrder:
+    """A row of order_list."""
     return ListedOrder(
         id=str(row["id"]),
         event=Event(row["event"]),

@@ -148,11 +148,23 @@ def _tries_of(settings: Settings, gate: Gate) -> Tries:
     )
 
 
-async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
-    """Open the stores and put the parts together."""
+def _rehearsals_of(
+    settings: Settings, ledger: Ledger, operations: Operations, batches: Batches, reservations: Reservations
+) -> Rehearsals:
+    return Rehearsals(
+        store=ledger.rehearsals,
+        operations=operations,
+        batches=batches,
+        reservations=reservations,
+        audit=auditor(settings),
+        now=_now,
+        dice=random.Random(),  # noqa: S311 -- simulated members need no secure randomness
+    )
+
+
+async def _stores_of(settings: Settings) -> tuple[Gate, Ledger]:
     if settings.redis_url is None or settings.database_url is None:
         raise SetupError("FLASHSALE_REDIS_URL or FLASHSALE_DATABASE_URL is not set; `flashsale up` brings servers.")
-    auth = Authenticator(secret=settings.jwt_secret, jwks=jwks, now=time.time)
     gate = Gate(
         connect(settings.redis_url, timeout_s=settings.gate_timeout_s),
         timeout_s=settings.gate_timeout_s,
@@ -161,6 +173,13 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
     ledger = await Ledger.connect(
         settings.database_url, pool_max=settings.ledger_pool_max, timeout_s=settings.ledger_timeout_s
     )
+    return gate, ledger
+
+
+async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tally) -> Context:
+    """Open the stores and put the parts together."""
+    auth = Authenticator(secret=settings.jwt_secret, jwks=jwks, now=time.time)
+    gate, ledger = await _stores_of(settings)
     catalog = Catalog(ledger.drops)
     arming = Arming(
         gate=gate,
@@ -216,15 +235,7 @@ async def make_context(settings: Settings, *, jwks: Jwks | None, tally: log.Tall
             streams_max=settings.live_streams_max,
         ),
         shares=shares,
-        rehearsals=Rehearsals(
-            store=ledger.rehearsals,
-            operations=operations,
-            batches=batches,
-            reservations=reservations,
-            audit=auditor(settings),
-            now=_now,
-            dice=random.Random(),  # noqa: S311 -- simulated members need no secure randomness
-        ),
+        rehearsals=_rehearsals_of(settings, ledger, operations, batches, reservations),
         reservations=reservations,
         operations=operations,
         batches=batches,

@@ -2,9 +2,19 @@
 
 from typing import Final
 
-from flashsale.web import console_drops, console_fcodes, console_rehearsals, console_report, console_stream
+from flashsale.web import (
+    console_audit,
+    console_drops,
+    console_fcodes,
+    console_points,
+    console_rehearsals,
+    console_report,
+    console_stream,
+)
 
 CALLS: Final = (
+    *console_audit.CALLS,
+    *console_points.CALLS,
     *console_drops.CALLS,
     *console_fcodes.CALLS,
     *console_report.CALLS,

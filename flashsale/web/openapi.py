@@ -37,6 +37,7 @@ REF: Final = "#/components/schemas/{name}"
 _ID: Final = {"type": "string", "pattern": ID_PATTERN}
 _OPAQUE: Final = {"type": "string", "minLength": 1, "maxLength": 64}
 _PATH_PARAMETERS: Final = {
+    "snapshot": ("Name of the points snapshot.", _ID),
     "drop": ("Id of the drop.", _ID),
     "allocation": ("Id of the allocation.", _ID),
     "reservation": ("Id of the reservation, as it was answered.", _OPAQUE),

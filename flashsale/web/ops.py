@@ -1,6 +1,5 @@
 """The operators' calls. Handlers read, call `drops.Operations` or `points`, and answer; decisions are made there."""
 
-import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
@@ -16,6 +15,7 @@ from flashsale.points import import_points
 from flashsale.web import views
 from flashsale.web.auth import Identity
 from flashsale.web.console import IF_MATCH, if_match, tag
+from flashsale.web.console_imports import announced
 from flashsale.web.context import Context
 from flashsale.web.routing import (
     PAGING,
@@ -32,8 +32,6 @@ from flashsale.web.routing import (
 from flashsale.web.schemas import (
     AllocationIn,
     AllocationPatch,
-    AuditList,
-    AuditOut,
     BalanceItem,
     BalanceOut,
     DropIn,
@@ -43,9 +41,6 @@ from flashsale.web.schemas import (
     SnapshotOut,
     SwitchIn,
 )
-
-SUBJECT_PATTERN: Final = f"{ID_PATTERN[:-1]}(/{ID_PATTERN[1:-1]})?$"
-AUDIT_CURSOR_PATTERN: Final = "^[1-9][0-9]{0,17}$"
 
 _drop_in: Final = msgspec.json.Decoder(DropIn)
 _drop_patch: Final = msgspec.json.Decoder(DropPatch)
@@ -91,13 +86,13 @@ async def drop_out(context: Context, drop: Drop) -> OpsDropOut:
 
 async def post_points(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`POST /v1/ops/points`: the file is checked and stored while it arrives; memory stays flat."""
-    imported = await import_points(
-        context.ledger.points,
-        limited(request, context.settings.points_body_max_bytes),
-        snapshot=required_query(request, "name"),
-        cutoff=_cutoff(required_query(request, "cutoff")),
-        actor=actor_of(caller),
-    )
+    name, cutoff, actor = required_query(request, "name"), _cutoff(required_query(request, "cutoff")), actor_of(caller)
+    body = limited(request, context.settings.points_body_max_bytes)
+    bytes_total = request.content_length
+    async with announced(context, snapshot=name, actor=actor, bytes_total=bytes_total, now=context.now()) as progress:
+        imported = await import_points(
+            context.ledger.points, progress.counted(body), snapshot=name, cutoff=cutoff, actor=actor
+        )
     return answer(SnapshotOut(imported.snapshot, imported.cutoff, imported.members), 201)
 
 
@@ -226,30 +221,12 @@ async def balance(request: web.Request, context: Context, _: Identity) -> web.St
     return answer(BalanceOut(drop_id, all(item.balanced for item in items), items))
 
 
-async def audit(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
-    """`GET /v1/ops/audit`: newest first."""
-    subject = request.query.get("subject")
-    if subject is not None and re.fullmatch(SUBJECT_PATTERN, subject) is None:
-        raise Refused(
-            "invalid_request", "`subject` is a drop's or a snapshot's id, or `drop/allocation`; correct or omit it."
-        )
-    after, limit = page_after(request, AUDIT_CURSOR_PATTERN), page_limit(request)
-    lines = await context.operations.audit(subject, None if after is None else int(after), limit + 1)
-    items = tuple(AuditOut(str(a.id), a.at, a.actor, a.action, a.subject, a.detail) for a in lines[:limit])
-    return answer(AuditList(items, items[-1].id if len(lines) > limit else None))
-
-
 _NAME: Final = Param("name", "Name of the new snapshot.", {"type": "string", "pattern": ID_PATTERN}, required=True)
 _CUTOFF: Final = Param(
     "cutoff",
     "As of when the points count, RFC 3339 with zone (a `+` is written `%2B`).",
     {"type": "string", "format": "date-time"},
     required=True,
-)
-_SUBJECT: Final = Param(
-    "subject",
-    "Only what was done to this: a drop with its allocations, one allocation (`drop/allocation`), or a snapshot.",
-    {"type": "string", "pattern": SUBJECT_PATTERN},
 )
 _DROPS: Final = "/v1/ops/drops"
 _ONE: Final = f"{_DROPS}/{{drop}}"
@@ -343,13 +320,5 @@ CALLS: Final = (
         summary="Where every unit is, in gate and ledger",
         answers={200: BalanceOut},
         codes=("not_found",),
-    ),
-    _call(
-        method="GET",
-        path="/v1/ops/audit",
-        handler=audit,
-        summary="The audit log, newest first",
-        params=(_SUBJECT, *PAGING),
-        answers={200: AuditList},
     ),
 )

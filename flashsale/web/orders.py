@@ -7,14 +7,16 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from flashsale.domain import Event, OrderState
+from flashsale.domain import ID_PATTERN, MEMBER_MAX, Event, OrderState
 from flashsale.errors import Refused
 from flashsale.ledger import ListedOrder
+from flashsale.ledger.console import SKEW, OrdersWanted
 from flashsale.web import hot
 from flashsale.web.auth import Identity
+from flashsale.web.console import number_param, query_number, query_time, time_param
 from flashsale.web.context import Context
 from flashsale.web.ops import actor_of
-from flashsale.web.routing import PAGING, Call, Param, answer, page_after, page_limit, read_body
+from flashsale.web.routing import PAGING, Call, Param, answer, check_id, page_after, page_limit, read_body
 from flashsale.web.schemas import OrderList, OrderOut, QueueOut, ReplayOut, ReservationOut, ReturnIn
 
 UUID_PATTERN: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -62,11 +64,40 @@ def _order_out(o: ListedOrder) -> OrderOut:
     )
 
 
+def _uuid(text: str, name: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise Refused("invalid_request", f"`{name}` is an id as it was answered.") from None
+
+
+async def _sooner(context: Context, wanted: OrdersWanted) -> OrdersWanted:
+    """Of a drop, there are no orders from before it was set up: so no more is read than what came since."""
+    drop = None if wanted.drop is None else await context.catalog.get(wanted.drop)
+    if drop is None or (wanted.since is not None and wanted.since > drop.created_at):
+        return wanted
+    return msgspec.structs.replace(wanted, since=drop.created_at - SKEW)
+
+
 async def list_orders(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
     """`GET /v1/ops/orders`: newest first, with the state of the queue."""
     state, event = _chosen(request, "state", OrderState), _chosen(request, "event", Event)
     after, limit = page_after(request, UUID_PATTERN), page_limit(request)
-    found = await context.ledger.orders.page(state, event, after, limit + 1)
+    order, member = request.query.get("order"), query_number(request, "member", 1, MEMBER_MAX)
+    drop = request.query.get("drop")
+    wanted = OrdersWanted(
+        state=state,
+        event=event,
+        order=None if order is None else _uuid(order, "order"),
+        member=member,
+        drop=None if drop is None else check_id(drop),
+        since=query_time(request, "since"),
+        until=query_time(request, "until"),
+    )
+    if wanted == OrdersWanted(state=state, event=event):
+        found = await context.ledger.orders.page(state, event, after, limit + 1)
+    else:
+        found = await context.ledger.console.orders(await _sooner(context, wanted), after, limit + 1)
     health = await context.ledger.orders.health(context.settings.fulfilment_url)
     queue = QueueOut(health.waiting, round(health.oldest_s, 3), health.tries_max, health.dead, health.disabled)
     items = tuple(_order_out(o) for o in found[:limit])
@@ -96,6 +127,13 @@ _STATE: Final = Param(
     "state", "Only those in this state.", {"type": "string", "enum": sorted(s.value for s in OrderState)}
 )
 _EVENT: Final = Param("event", "Only these events.", {"type": "string", "enum": sorted(e.value for e in Event)})
+_SEARCH: Final = (
+    Param("order", "Only this one.", {"type": "string", "format": "uuid"}),
+    number_param("member", "Only of this member.", 1, MEMBER_MAX),
+    Param("drop", "Only of this drop.", {"type": "string", "pattern": ID_PATTERN}),
+    time_param("since", "Not made before this."),
+    time_param("until", "Made before this."),
+)
 _call: Final = partial(Call, access="ops")
 
 CALLS: Final = (
@@ -104,7 +142,7 @@ CALLS: Final = (
         path="/v1/ops/orders",
         handler=list_orders,
         summary="Orders on their way to the shop, newest first, and the state of their queue",
-        params=(_STATE, _EVENT, *PAGING),
+        params=(_STATE, _EVENT, *_SEARCH, *PAGING),
         answers={200: OrderList},
     ),
     _call(

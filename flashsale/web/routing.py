@@ -172,7 +172,7 @@ def page_limit(request: web.Request) -> int:
     return int(text)
 
 
-def path_id(request: web.Request, name: Literal["drop", "allocation"]) -> str:
+def path_id(request: web.Request, name: Literal["drop", "allocation", "snapshot"]) -> str:
     """An id in the path; `Refused` when nothing can be called that."""
     return check_id(request.match_info[name])
 

@@ -26,6 +26,15 @@ async def create(http: ClientSession, ops: dict[str, str], *allocations: Json, *
     return str(answer.body["id"])
 
 
+async def points(http: ClientSession, ops: dict[str, str]) -> str:
+    """A snapshot of one member."""
+    name = unique("points")
+    asked = {"name": name, "cutoff": at(-60)}
+    headers = {**ops, "Content-Type": "text/csv"}
+    await call(http, "POST", "/v1/ops/points", headers, params=asked, data=b"member_id,points\n1,5\n")
+    return name
+
+
 async def state(http: ClientSession, ops: dict[str, str], drop: str, rehearsal: str) -> Json:
     """How it is."""
     return (await call(http, "GET", f"/v1/ops/drops/{drop}/rehearsals/{rehearsal}", ops)).body
@@ -46,16 +55,7 @@ async def test_a_rehearsal_sells_a_hidden_copy_and_audits_it(
     http: ClientSession, ops: dict[str, str], token: Token, runner: Runner
 ) -> None:
     """All presses are answered, F-codes of its own are spent, every invariant holds; the real drop is as it was."""
-    name = unique("points")
-    await call(
-        http,
-        "POST",
-        "/v1/ops/points",
-        {**ops, "Content-Type": "text/csv"},
-        params={"name": name, "cutoff": at(-60)},
-        data=b"member_id,points\n1,5\n",
-    )
-    later = at(3000)
+    name, later = await points(http, ops), at(3000)
     drop = await create(
         http,
         ops,

@@ -12,7 +12,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -106,7 +106,7 @@ class Sessions:
         """Whether cookies are for HTTPS only: always, but for a site that is asked for under a loopback name."""
         if self._public is not None:
             return self._public.scheme == "https" or not _is_loopback(self._public.hostname)
-        return not _is_loopback(urlsplit(f"//{request.host}").hostname)
+        return not _is_loopback(_parts(f"//{request.host}").hostname)
 
     def put(self, request: BaseRequest, response: web.StreamResponse, session: Session) -> None:
         """Set the cookie."""
@@ -131,7 +131,7 @@ class Sessions:
         if site is not None:
             meant = site == "same-origin"
         else:
-            origin = urlsplit(request.headers.get("Origin", ""))
+            origin = _parts(request.headers.get("Origin", ""))
             hosts = {request.host} if self._public is None else {request.host, self._public.netloc}
             meant = origin.netloc != "" and origin.netloc in hosts
         if not meant:
@@ -143,6 +143,14 @@ class Sessions:
 
 def _base64(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _parts(address: str) -> SplitResult:
+    """The parts of an address; of one that is none, nothing."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -5,6 +5,7 @@ One watcher a drop looks at the board, as long as anybody listens; what it finds
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -26,6 +27,8 @@ LOOK_S: Final = 0.4
 """How often a drop is looked at."""
 KEEP_ALIVE_S: Final = 15.0
 """After so long without an event a comment is sent, so that nobody on the way takes the connection for dead."""
+GONE_S: Final = 1.0
+"""How soon it is noticed that a page was closed."""
 BACKLOG_MAX: Final = 64
 """A page that reads so slowly is sent away; it asks again, or polls."""
 RETRY_MS: Final = 5_000
@@ -124,6 +127,24 @@ def _events(
     return told
 
 
+async def _until_gone(request: web.Request, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+    """Events as they come, and comments between them, until they end or nobody is there: a place is free at once."""
+    loop = asyncio.get_running_loop()
+    quiet_since = loop.time()
+    while request.transport is not None and not request.transport.is_closing():
+        try:
+            async with asyncio.timeout(GONE_S):
+                event = await queue.get()
+        except TimeoutError:
+            if loop.time() - quiet_since < KEEP_ALIVE_S:
+                continue
+            event = b":\n\n"
+        if event is None:
+            return
+        quiet_since = loop.time()
+        yield event
+
+
 WATCH: Final = web.AppKey("watch", Watch)
 
 
@@ -141,16 +162,9 @@ async def events(request: web.Request, context: Context, _: Identity) -> web.Str
         )
         await response.prepare(request)
         await response.write(b"retry: %d\n\n" % (RETRY_MS + random.randrange(RETRY_MS)))  # noqa: S311 -- spreads
-        while True:
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    event = await queue.get()
-            except TimeoutError:
-                event = b":\n\n"
-            if event is None:
-                break
-            await response.write(event)
-        with suppress(ConnectionError):
+        with suppress(ConnectionError):  # who listened went away
+            async for event in _until_gone(request, queue):
+                await response.write(event)
             await response.write_eof()
     finally:
         watch.leave(drop.id, queue)

@@ -66,6 +66,8 @@ async def explain(sale: Sale, name: str, *args: object) -> list[Plan]:
         ("outbox", ("$drop", 1000), {"reservations_outbox"}),
         ("reservation_get", ("$id",), {"reservations_pkey"}),
         ("reservation_list", (1_000_007, None, None, 50), {"reservations_limit", "reservations_ended"}),
+        ("reservation_mine", ("$drop", 1_000_007, 20), {"reservations_limit", "reservations_ended"}),
+        ("holds_last", ("$drop",), {"reservations_due"}),
         ("drop_list", ("$drop", None, 1), set()),
         ("drop_lock", ("$drop",), set()),
         ("units_taken", (["$drop"],), set()),

@@ -4,11 +4,14 @@ import itertools
 from collections.abc import Callable
 
 import msgspec
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, Request, expect
 
+from flashsale.domain import Reservation
+from flashsale.reservations import Held
 from flashsale.web.auth import Identity
 from flashsale.web.context import Context
 from flashsale.web.session import COOKIE, HINT
+from tests.support import claim
 
 MEMBERS = itertools.count(7_000_001)
 WAIT_MS = 20_000
@@ -56,3 +59,19 @@ class Opened(msgspec.Struct, frozen=True):
         await expect(self.page.locator(",".join(f'#act[data-state="{n}"]' for n in names))).to_be_visible(
             timeout=WAIT_MS
         )
+
+
+def pressed_paths(page: Page) -> list[Request]:
+    """The presses that this page sends from now on."""
+    sent: list[Request] = []
+    page.on("request", lambda r: sent.append(r) if r.method == "POST" and r.url.endswith("/reservations") else None)
+    return sent
+
+
+async def hold(service: Service, drop_id: str, member: int) -> Reservation:
+    """Another member takes a unit, without a browser."""
+    outcome = await service.context.reservations.reserve(drop_id, claim(member))
+    assert isinstance(outcome, Held), outcome
+    found = await service.context.ledger.reservations.get(outcome.grant.id)
+    assert found is not None
+    return found

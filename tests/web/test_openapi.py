@@ -35,6 +35,9 @@ CHECKS = [
     "unsupported_method",
     "allow_header_conformance",
 ]
+PAGES = re.compile(r"/$|/(zh|en|assets|pictures|sign-in|sign-out)(/|\{|$)")
+STREAMS = "/(events|live)$"
+"""They have no end, which the machine that tries every call would wait for; they have tests of their own."""
 OUR_FAULT = "Something went wrong on our side"
 
 
@@ -85,11 +88,11 @@ def test_schemas_are_valid_json_schema_and_none_is_missing_or_idle(document: Jso
 
 
 def test_every_route_is_in_the_document_and_nothing_else(document: Json, runner: Runner) -> None:
-    """The document lists what the router serves."""
+    """The document lists what the router serves, but for the pages, which answer people."""
     served = {
         (route.method.lower(), route.resource.canonical)
         for route in runner.app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
+        if route.resource is not None and route.method != "HEAD" and not PAGES.match(route.resource.canonical)
     }
     told = {(method, path) for path, methods in document["paths"].items() for method in methods}
     assert told == served
@@ -132,7 +135,14 @@ def test_calls_that_need_a_token_say_so(document: Json) -> None:
         for method, operation in methods.items()
         if not operation["security"]
     }
-    assert {name for name in open_to_all if "/v1/" in name} == {"get /v1/drops", "get /v1/drops/{drop}"}
+    assert {name for name in open_to_all if "/v1/" in name} == {
+        "get /v1/drops",
+        "get /v1/drops/{drop}",
+        "get /v1/drops/{drop}/clock",
+        "get /v1/drops/{drop}/events",
+        "get /v1/drops/{drop}/status",
+        "get /v1/me/session",
+    }
 
 
 def config(token: dict[str, str], drops: list[str], sold: dict[str, str], batches: list[str]) -> SchemathesisConfig:
@@ -183,7 +193,7 @@ def run(document: Json, base_url: str, configuration: SchemathesisConfig, exclud
     heard = Heard(Counter(), [])
     schema = schemathesis.openapi.from_dict(document, config=configuration)
     schema.config.update(base_url=base_url)
-    chosen = schema if excluded is None else schema.exclude(path_regex=excluded)
+    chosen = schema.exclude(path_regex=STREAMS if excluded is None else f"{STREAMS}|{excluded}")
     for event in from_schema(chosen).execute():
         match event:
             case events.ScenarioFinished(recorder=recorder):
@@ -231,7 +241,7 @@ def calls_of(document: Json, excluded: str | None) -> set[str]:
         f"{method.upper()} {path}"
         for path, methods in document["paths"].items()
         for method in methods
-        if excluded is None or not re.search(excluded, path)
+        if not re.search(STREAMS if excluded is None else f"{STREAMS}|{excluded}", path)
     }
 
 
@@ -261,7 +271,9 @@ async def test_the_service_does_what_the_document_says(
     succeeded = {
         name
         for name, status in heard.answers
-        if status in done or (status == 409 and name.endswith(("/pause", "/resume", "/fcodes")))
+        if status in done
+        or (status == 409 and name.endswith(("/pause", "/resume", "/fcodes")))
+        or (status == 422 and name.endswith("/pictures"))  # no chance makes a picture
     }
     assert succeeded >= calls_of(document, excluded), heard.answers
 
@@ -271,7 +283,7 @@ async def test_a_document_that_is_not_true_is_found_out(apart: ClientSession, do
     lies = copy.deepcopy(document)
     lies["paths"]["/healthz"]["get"]["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "array"}
     del lies["paths"]["/v1/drops/{drop}"]["get"]["responses"]["404"]
-    lies["components"]["schemas"]["DropPatch"]["properties"]["title"]["maxLength"] = 2
+    lies["components"]["schemas"]["DropPatch"]["properties"] = {"title": {"type": "string", "maxLength": 2}}
     others = "^(?!(/healthz|/v1/drops/{drop}|/v1/ops/drops/{drop})$)"
     configuration = config(token(991, role="ops"), ["ops-0"], {"x": "y"}, ["1"])
     heard = await asyncio.to_thread(run, lies, str(apart._base_url), configuration, others)

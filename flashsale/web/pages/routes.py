@@ -79,6 +79,10 @@ async def _plain(handler: Page, request: web.Request) -> web.StreamResponse:
     return await page(handler, preferred(request.headers.get("Accept-Language", "")))(request)
 
 
+async def _nothing(_request: web.Request, _context: Context, _site: Site, _language: Language) -> web.StreamResponse:
+    raise Refused("not_found", "There is nothing at this address.")
+
+
 def register(app: web.Application, site: Site) -> None:
     """Put the pages on the router."""
     app[SITE] = site
@@ -91,3 +95,4 @@ def register(app: web.Application, site: Site) -> None:
     for language in LANGUAGES:
         for method, path, handler in PAGES:
             app.router.add_route(method, f"/{language}{path}", page(handler, language))
+        app.router.add_get(f"/{language}{{rest:.*}}", page(_nothing, language))

@@ -41,7 +41,9 @@ let settling = null;
 let shown = {};
 let said = { left: null, at: Infinity };
 let tick = 0;
-let checkedFor = 0;
+let asking = null;
+let again = false;
+let askedAt = 0;
 const checkEarlier = Math.random() * MINUTE;
 
 const clock = new Clock(`/v1/drops/${drop}/clock`);
@@ -99,7 +101,17 @@ function addBatch({ id, opens_at: from, closes_at: to, access, state }) {
   batches.push({ li, id, kind: access.kind, opens, closes, state, soldAt: 0 });
 }
 
-async function askMine() {
+/** Ask what is mine. Who asks meanwhile is answered by one more call, after this one. */
+function askMine() {
+  again = asking !== null;
+  asking ??= loadMine().finally(() => {
+    asking = null;
+    if (again) askMine();
+  });
+  return asking;
+}
+
+async function loadMine() {
   if (!signedIn()) {
     [me, signed] = [null, false];
     showMember(null);
@@ -112,6 +124,7 @@ async function askMine() {
       continue;
     }
     signed = status === 200;
+    if (clock.ready) askedAt = clock.now();
     me = signed ? body : null;
     showMember(me?.member);
     if (me && form && me.fcodes && !$("code-error").textContent) $("code-hint").textContent = say("fcode.mine");
@@ -303,6 +316,7 @@ function showCount(now) {
   const left = shown.left - (shown.clock === "page" ? performance.now() : now);
   if (shown.state === "busy") set(count, say("seconds", { n: Math.max(0, Math.ceil(left / 1000)) }));
   else set(count, down(left));
+  count.classList.toggle("long", count.textContent.length > 8);
   if (shown.state === "held") remind(left, HOLD_SAID, "say.hold");
   else if (shown.clock !== "page") remind(left, OPENING_SAID, "say.opens");
   return left;
@@ -362,9 +376,10 @@ function next(now, left) {
   const soon = Math.min(second, 30000, ...moments.map((at) => at - now));
   tick = setTimeout(render, Math.max(1, Math.ceil(soon)));
   const opening = nextOpening(batches, me, now);
-  if (opening && opening.opens - now < CHECK_BEFORE - checkEarlier && checkedFor !== opening.opens) {
-    checkedFor = opening.opens; // whoever is signed out by now still has time to sign in
-    if (signed) askMine();
+  const check = opening ? opening.opens - CHECK_BEFORE - checkEarlier : Infinity;
+  if (signed && me && now > check && askedAt < check) {
+    askedAt = now;
+    askMine(); // whoever is signed out by now still has time to sign in
   }
 }
 

@@ -62,14 +62,14 @@ export class Live {
   open(drop) {
     this.close();
     this.drop = drop;
-    this.say("connecting");
+    this.connection("connecting");
     const source = new EventSource(`/v1/ops/drops/${drop}/live`);
     this.source = source;
-    source.addEventListener("open", () => this.say("live"));
+    source.addEventListener("open", () => this.connection("live"));
     source.addEventListener("frame", (event) => this.take(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       if (this.source !== source) return;
-      this.say("connecting");
+      this.connection("connecting");
       if (source.readyState === EventSource.CLOSED) this.again = setTimeout(() => this.open(drop), AGAIN_MS * (1 + Math.random()));
     });
   }
@@ -78,10 +78,10 @@ export class Live {
     clearTimeout(this.again);
     this.source?.close();
     this.source = null;
-    this.say("ended");
+    this.connection("ended");
   }
 
-  say(state) {
+  connection(state) {
     const line = this.find("stream");
     line.dataset.state = state;
     line.textContent = say(`live.${state}`);

@@ -2,36 +2,46 @@
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
+import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-PAGES = files("flashsale.web.pages")
-MODULES = [p.read_text(encoding="utf-8") for p in (PAGES / "static").iterdir() if p.name.endswith(".js")]
-TEMPLATES = {p.name: p.read_text(encoding="utf-8") for p in (PAGES / "templates").iterdir()}
+PAGES = Path(str(files("flashsale.web.pages")))
+MODULES = [p.read_text(encoding="utf-8") for p in (PAGES / "static").glob("*.js")]
+TEMPLATES = {p.name: p.read_text(encoding="utf-8") for p in (PAGES / "templates").rglob("*.html")}
+CATALOGUES = ("pages.po", "console.po")
 
 
-def messages() -> set[str]:
-    """Every message of the templates, in English."""
-    found = extract_from_dir(str(PAGES / "templates"), [("**.html", "jinja2")], {"**.html": {}})
-    return {each[2] if isinstance(each[2], str) else each[2][0] for each in found}
+def messages() -> dict[str, set[str]]:
+    """Every message of the templates, in English, by the catalogue that it belongs to: the shoppers' if they read it."""
+    found: dict[str, set[str]] = {name: set() for name in CATALOGUES}
+    for file, _, message, *_ in extract_from_dir(str(PAGES / "templates"), [("**.html", "jinja2")], {"**.html": {}}):
+        name = "console.po" if file.startswith("console/") else "pages.po"
+        found[name].add(message if isinstance(message, str) else message[0])
+    found["console.po"] -= found["pages.po"]
+    return found
 
 
-def test_every_message_is_in_chinese_and_none_is_idle() -> None:
-    with (PAGES / "locales/zh/pages.po").open("rb") as source:
-        catalogue = read_po(source, locale="zh")
-    chinese = {str(each.id): str(each.string) for each in catalogue if each.id}
-    assert messages() == set(chinese)
-    assert len(chinese) > 80
+def catalogue(name: str) -> dict[str, str]:
+    """A catalogue's messages, and what they are in Chinese."""
+    with (PAGES / "locales/zh" / name).open("rb") as source:
+        return {str(each.id): str(each.string) for each in read_po(source, locale="zh") if each.id}
+
+
+@pytest.mark.parametrize(("name", "least"), [("pages.po", 80), ("console.po", 200)])
+def test_every_message_is_in_chinese_and_none_is_idle(name: str, least: int) -> None:
+    chinese = catalogue(name)
+    assert messages()[name] == set(chinese)
+    assert len(chinese) > least
     assert [each for each, said in chinese.items() if not said] == []
 
 
-def test_placeholders_are_the_same_in_both_languages_and_no_percent_sign_is_there() -> None:
+@pytest.mark.parametrize("name", CATALOGUES)
+def test_placeholders_are_the_same_in_both_languages_and_no_percent_sign_is_there(name: str) -> None:
     """Jinja2 would take a percent sign for a placeholder of its own."""
-    with (PAGES / "locales/zh/pages.po").open("rb") as source:
-        catalogue = read_po(source, locale="zh")
-    for each in catalogue:
-        english, chinese = str(each.id), str(each.string)
+    for english, chinese in catalogue(name).items():
         assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)), english
         if english:
             assert "%" not in english + chinese

@@ -11,7 +11,7 @@ from tests.faults.world import signal_all
 from tests.support import until
 
 READY_S = 60.0
-PROMOTED_S = 30.0
+PROMOTED_S = 90.0
 
 
 def _folder(hit: Hit) -> Path:

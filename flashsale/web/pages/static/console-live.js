@@ -210,7 +210,7 @@ export class Live {
       const state = age === null ? "none" : age >= GREY_S ? "grey" : age >= AMBER_S ? "amber" : "fresh";
       mark.dataset.state = state;
       const box = mark.closest("[data-group]");
-      if (box) box.dataset.state = state;
+      if (box) box.dataset.aged = state;
       mark.textContent = age === null ? say("live.none") : say(`live.${state}`, { s: seconds.format(age) });
     }
   }

@@ -41,7 +41,7 @@ GATE_EVERY_S: Final = 0.5
 COUNTS_EVERY_S: Final = 1.0
 LEDGER_EVERY_S: Final = 1.0
 BALANCE_EVERY_S: Final = 1.5
-"""Pages show a figure as late from 2 s on. Where reading takes long, `SHARE_MAX` makes it rarer, and late is the word."""
+"""Pages call a figure late from 2 s on. Where reading takes long, `SHARE_MAX` makes it rarer, and late it is."""
 SHARE_MAX: Final = 0.05
 """Of the time, a group's reading may take so much."""
 ENDING_MAX: Final = 20_000

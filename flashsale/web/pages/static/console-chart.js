@@ -81,7 +81,7 @@ export class Chart {
       legend: { show: false },
       cursor: { show: false },
       select: { show: false },
-      padding: [12, 12, 0, 0],
+      padding: [12, 36, 0, 0],
       tzDate: (s) => uPlot.tzDate(new Date(s * 1000), zone),
       scales: { x: { time: this.time, distr: this.log ? 3 : 1, ...(this.span ? { range: (_, __, high) => [high - this.span, high] } : {}) }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
       axes: this.axes(),

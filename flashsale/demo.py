@@ -77,7 +77,7 @@ async def run(
     ) as session:
         opens_at_s = now() + OPENS_IN_S
         operator = token(OPERATOR, ops=True)
-        drop = await _create(session, operator, opens_at_s, await _picture(session, operator))
+        drop = await _create(session, operator, opens_at_s)
         say(_invitation(url, drop, opens_at_s, token(VISITOR)))
         tokens = [token(VISITOR + n) for n in range(1, CROWD + 1)]
         waits_s = sorted(opens_at_s + rng.random() * SPREAD_S - now() for _ in tokens)
@@ -101,9 +101,10 @@ async def _picture(session: aiohttp.ClientSession, token: str) -> str:
     return str(body["picture"])
 
 
-async def _create(session: aiohttp.ClientSession, token: str, opens_at_s: float, picture: str) -> str:
+async def _create(session: aiohttp.ClientSession, token: str, opens_at_s: float) -> str:
     """A drop with the next free number."""
     number = await _last_number(session, token)
+    picture = await _picture(session, token)
     while number < DROPS_MAX:
         number += 1
         wanted = _drop(f"demo-{number}", opens_at_s, picture)

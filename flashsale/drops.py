@@ -159,7 +159,7 @@ class Operations:
         return await self.after(drop_id)
 
     async def _check_picture(self, picture: str) -> None:
-        if not await self._ledger.pictures.known(picture):
+        if not await self._ledger.pages.has_picture(picture):
             raise Refused("invalid_request", f"There is no picture {picture!r}; POST /v1/ops/pictures takes one.")
 
     async def add_allocation(

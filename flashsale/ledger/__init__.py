@@ -17,6 +17,7 @@ from flashsale.ledger.console import ConsoleStore
 from flashsale.ledger.drops import Act, ArmState, AuditLine, DropStore, Epoch, Part, Units
 from flashsale.ledger.fcodes import Batch, Bound, Counts, FcodeStore, NewBatch, OwnCode, Spent, Stop
 from flashsale.ledger.orders import Confirmed, Health, ListedOrder, OrderStore, Returned, Tried, Wish
+from flashsale.ledger.pages import PageStore
 from flashsale.ledger.points import PointsStore
 from flashsale.ledger.pool import AWAY_AFTER, AWAY_BASE_S, AWAY_MAX_S, PASSING, Pool, open_pool
 from flashsale.ledger.queue import Later, consume
@@ -32,7 +33,6 @@ from flashsale.ledger.reservations import (
     Standing,
 )
 from flashsale.ledger.statements import sql
-from flashsale.ledger.words import PictureStore
 
 __all__ = [
     "Act",
@@ -57,8 +57,8 @@ __all__ = [
     "NewBatch",
     "OrderStore",
     "OwnCode",
+    "PageStore",
     "Part",
-    "PictureStore",
     "PointsStore",
     "RehearsalStore",
     "ReservationStore",
@@ -92,9 +92,9 @@ class Ledger:
         self.orders = OrderStore(pool, reading)
         self.fcodes = FcodeStore(reading)
         self.points = PointsStore(reading)
-        self.pictures = PictureStore(reading)
         self.console = ConsoleStore(reading)
         self.rehearsals = RehearsalStore(reading)
+        self.pages = PageStore(reading)
 
     @classmethod
     async def connect(cls, url: str, *, pool_max: int, timeout_s: float) -> "Ledger":

@@ -10,10 +10,10 @@ import msgspec
 
 from flashsale.domain import CODES_STRIPE, Allocation, Drop, Fcode, FcodeBatch, Texts
 from flashsale.ledger import fcodes
+from flashsale.ledger.pages import put_words, words_of
 from flashsale.ledger.pool import Executor, Pool
 from flashsale.ledger.rows import drop_of
 from flashsale.ledger.statements import sql
-from flashsale.ledger.words import put_words, words_of
 
 COPY_BLOCK_BYTES: Final = 262_144
 COPY_AHEAD_MAX: Final = 4
@@ -384,11 +384,6 @@ class DropStore:
         """By (drop, allocation), how many units are taken."""
         rows = await self._reading.fetch(sql("units_taken"), drop_ids)
         return {(r["drop_id"], r["id"]): r["taken"] for r in rows}
-
-    async def holds_last(self, drop_id: str) -> dict[str, datetime]:
-        """By allocation, when the last hold ends that is under way; allocations without one are left out."""
-        rows = await self._reading.fetch(sql("holds_last"), drop_id)
-        return {r["id"]: r["until"] for r in rows if r["until"] is not None}
 
     async def audit(self, subject: str | None, before: int | None, limit: int) -> list[AuditLine]:
         """The audit log, newest first."""

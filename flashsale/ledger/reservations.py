@@ -181,11 +181,6 @@ class ReservationStore:
         row = await self._reading.fetchrow(sql("reservation_get"), reservation_id)
         return None if row is None else reservation_of(row)
 
-    async def in_drop(self, drop_id: str, member: int, limit: int) -> list[Reservation]:
-        """A member's reservations in one drop: the live ones first, each kind newest first."""
-        rows = await self._reading.fetch(sql("reservation_mine"), drop_id, member, limit)
-        return [reservation_of(row) for row in rows]
-
     async def list_of(self, member: int, after: tuple[datetime, str] | None, limit: int) -> list[Reservation]:
         """A member's reservations, newest first; after that (created_at, id) when given."""
         created_at, last_id = after or (None, None)

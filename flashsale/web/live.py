@@ -35,7 +35,7 @@ class Holds:
         now = asyncio.get_running_loop().time()
         known = self._known.get(drop_id)
         if known is None or known[0] < now - HOLDS_FRESH_S:
-            asked = asyncio.ensure_future(context.ledger.drops.holds_last(drop_id))
+            asked = asyncio.ensure_future(context.ledger.pages.holds_last(drop_id))
             asked.add_done_callback(lambda done: done.cancelled() or done.exception())
             known = self._known[drop_id] = now, asked
         try:

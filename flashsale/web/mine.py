@@ -26,7 +26,7 @@ PRIVATE: Final = {"Cache-Control": "private, no-store"}
 async def my_drop(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`GET /v1/me/drops/{drop}`. A session of the pages is made to outlive the drop and its last hold."""
     drop = await known_drop(request, context)
-    found = await context.ledger.reservations.in_drop(drop.id, caller.member, OWN_MAX)
+    found = await context.ledger.pages.reservations(drop.id, caller.member, OWN_MAX)
     session, renewed = _renewed(request, context, needed_until_s=drop.ends_at.timestamp() + drop.hold_seconds)
     body = MyDropOut(
         drop=drop.id,

@@ -82,8 +82,8 @@ async def post_picture(request: web.Request, context: Context, caller: Identity)
     if not (1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX):
         raise Refused("invalid_request", f"A picture has at most {SIDE_MAX} pixels a side; this has {width}×{height}.")
     name = f"{hashlib.sha256(content).hexdigest()[:20]}-{width}x{height}.{kind}"
-    if not await context.ledger.pictures.known(name):
-        await context.ledger.pictures.put(name, content)
+    if not await context.ledger.pages.has_picture(name):
+        await context.ledger.pages.put_picture(name, content)
         await context.ledger.drops.note(
             actor=actor_of(caller), action="picture.put", subject=name, detail={"bytes": len(content)}
         )
@@ -102,7 +102,7 @@ class Pictures:
             return None
         asked = self._kept.get(name)
         if asked is None or (asked.done() and (asked.exception() is not None or asked.result() is None)):
-            asked = asyncio.ensure_future(context.ledger.pictures.get(name))
+            asked = asyncio.ensure_future(context.ledger.pages.picture(name))
             asked.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._kept[name] = asked
             if len(self._kept) > KEPT_MAX:

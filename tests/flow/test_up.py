@@ -205,6 +205,21 @@ async def test_demo_sells_its_units_to_the_crowd_and_keeps_some_for_visitors(ser
     assert answers[2].splitlines()[-1] == answers[1].splitlines()[-1]
 
 
+async def test_demo_has_a_page_in_both_languages(service: Up) -> None:
+    """Where it is said to be, with its picture; whoever opens it may choose who they are."""
+    told = await service.said(r"(http\S+/en/d/demo-1) +(http\S+/zh/d/demo-1)\n")
+    async with aiohttp.ClientSession() as session:
+        for url, words in ((told[1], "Noon phone"), (told[2], "正午手机")):
+            async with session.get(url) as answer:
+                page = await answer.text()
+            assert words in page
+            (picture,) = re.findall(r'src="(/pictures/[^"]+)"', page)
+            async with session.get(f"{service.url}{picture}") as answer:
+                assert answer.content_type == "image/webp"
+        async with session.get(f"{service.url}/en/sign-in") as answer:
+            assert 'name="who"' in await answer.text()
+
+
 async def test_metrics_count_all_web_processes(service: Up) -> None:
     """Whichever process is asked, it tells what all of them did."""
     await service.said("Demo drop demo-1: 300 presses")

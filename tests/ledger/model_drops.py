@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from flashsale.domain import Allocation, Drop, FcodeBatch
+from flashsale.domain import Allocation, Drop, FcodeBatch, Texts
 from flashsale.ledger import Act, ArmState, AuditLine, Batch, DropStore, Epoch, NewBatch, Units
 from flashsale.ledger.drops import FIELDS_PER_PART_MAX, Part
 from tests.ledger.model_fcodes import code_number, codes_alive, read_owners, spent_of
@@ -25,8 +25,11 @@ class _Draft:
         self.batches = ChainMap(dict[int, Batch](), tables.batches)
         self.revoked = ChainMap(dict[tuple[int, int], bool](), tables.revoked)
 
+        self.words: dict[str, tuple[Texts, str | None]] = {}
+
     def install(self, t: Tables) -> None:
         """Commit."""
+        t.words.update(self.words)
         for allocation in self.allocations.maps[0].values():
             t.put_allocation(allocation)
         for batch in self.batches.maps[0].values():
@@ -55,6 +58,12 @@ class ModelAct(Act):
     def _write(self, row: AllocationRow) -> None:
         row.check()
         self.draft.allocations[row.drop, row.id] = row
+
+    async def words(self) -> tuple[Texts, str | None]:
+        return self._tables.words.get(self.drop_id, (Texts(), None))
+
+    async def put_words(self, texts: Texts, picture: str | None) -> None:
+        self.draft.words[self.drop_id] = texts, picture
 
     async def add_allocation(self, allocation: Allocation) -> bool:
         mine = [a for a in self.draft.allocations.values() if a.drop == self.drop_id]
@@ -170,6 +179,8 @@ class ModelDrops(DropStore):
             for allocation in drop.allocations:
                 if (drop.id, allocation.id) not in t.allocations:
                     t.put_allocation(row_of(drop.id, allocation, 1 + len(t.allocations_of(drop.id))))
+            if drop.texts != Texts() or drop.picture is not None:
+                t.words[drop.id] = drop.texts, drop.picture
             t.write_audit(actor, "drop.create", drop.id, detail)
             return True
 
@@ -296,6 +307,7 @@ class ModelDrops(DropStore):
 def told(tables: Tables, row: DropRow, allocations: Mapping[tuple[str, str], AllocationRow]) -> Drop:
     """A drop as the ledger's methods return it."""
     mine = sorted((a for a in allocations.values() if a.drop == row.id), key=lambda a: a.position)
+    texts, picture = tables.words.get(row.id, (Texts(), None))
     return Drop(
         id=row.id,
         title=row.title,
@@ -324,6 +336,8 @@ def told(tables: Tables, row: DropRow, allocations: Mapping[tuple[str, str], All
         held=row.held,
         hidden=row.hidden,
         fcodes_stopped=row.fcodes_stopped or bool(tables.fcode_stop),
+        texts=texts,
+        picture=picture,
     )
 
 

@@ -22,6 +22,7 @@ from flashsale.domain import (
     Points,
     Reservation,
     State,
+    Texts,
 )
 from flashsale.ledger import AuditLine, Batch, Bound
 
@@ -256,6 +257,7 @@ class Tables:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
         self.drops: dict[str, DropRow] = {}
+        self.words: dict[str, tuple[Texts, str | None]] = {}
         self.allocations: dict[tuple[str, str], AllocationRow] = {}
         self.reservations: dict[str, ReservationRow] = {}
         self.history: dict[str, tuple[Change, ...]] = {}

@@ -1,6 +1,7 @@
 """F-codes in the page: forgiving, grouped, and a typo is caught before anything is sent."""
 
 import json
+from collections.abc import AsyncIterator
 from importlib.resources import files
 
 from playwright.async_api import Page, expect
@@ -57,7 +58,7 @@ async def test_a_typo_is_caught_and_the_code_buys(
     await expect(error).to_have_text("")
     await opened.page.keyboard.press("Enter")
     await opened.state("held")
-    [found] = await service.context.ledger.reservations.in_drop(drop, member, 5)
+    [found] = await service.context.ledger.pages.reservations(drop, member, 5)
     assert found.allocation == "v"
 
 
@@ -114,7 +115,7 @@ async def test_my_codes_are_listed_and_lead_to_their_sale(
     """The one that is bound to me, and nobody else's; its code is in the field, and in no address that is sent."""
     drop = await new_sale(allocation("v", 10, access=Fcode()))
 
-    async def owners():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def owners() -> AsyncIterator[bytes]:
         yield b"member_id,note\n%d,a gift\n%d,\n" % (member, member + 1_000_000)
 
     await service.context.batches.mint_bound(

@@ -3,10 +3,10 @@
 import re
 
 from aiohttp import ClientSession
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import APIResponse, Page, Route, expect
 
 from tests.pages.conftest import NewSale, Visit
-from tests.pages.support import Service, hold, pressed_paths
+from tests.pages.support import Service, pressed_paths
 from tests.support import allocation
 
 AN_HOUR_OFF = """
@@ -25,7 +25,7 @@ async def test_a_lost_reply_is_asked_for_again_with_the_same_key(
     drop = await new_sale(per_member=2)
     opened = await visit(f"/en/d/{drop.id}", member=member, allow=("ERR_FAILED",))
     sent = pressed_paths(opened.page)
-    lost = []
+    lost: list[APIResponse] = []
 
     async def lose_the_first(route: Route) -> None:
         if not lost:
@@ -42,7 +42,7 @@ async def test_a_lost_reply_is_asked_for_again_with_the_same_key(
     assert lost[0].status == 201
     keys = {await each.header_value("idempotency-key") for each in sent}
     assert (len(sent), len(keys)) == (2, 1)
-    assert len(await service.context.ledger.reservations.in_drop(drop.id, member, 9)) == 1
+    assert len(await service.context.ledger.pages.reservations(drop.id, member, 9)) == 1
 
 
 async def test_a_reload_in_the_middle_of_a_press_goes_on_with_it(
@@ -172,23 +172,32 @@ async def test_two_hundred_pages_that_were_turned_away_come_back_spread(
     assert min(tenths) > 0
 
 
-async def test_a_page_that_nobody_looks_at_asks_nothing_and_others_leave_the_answer_s_interval(
-    visit: Visit, new_sale: NewSale, service: Service, member: int
-) -> None:
-    """The status is asked for at the interval it gives, and no page has more than one stream."""
-    drop = await new_sale()
-    opened = await visit(f"/en/d/{drop.id}", member=member)
-    statuses: list[str] = []
-    streams: list[str] = []
-    opened.page.on("request", lambda r: statuses.append(r.url) if r.url.endswith("/status") else None)
-    opened.page.on("request", lambda r: streams.append(r.url) if r.url.endswith("/events") else None)
-    await opened.state("open")
-    await opened.page.evaluate(
-        "Object.defineProperty(document, 'hidden', { get: () => true });"
-        "document.dispatchEvent(new Event('visibilitychange'));"
+async def test_a_page_that_nobody_looks_at_asks_nothing(visit: Visit, new_sale: NewSale, member: int) -> None:
+    """Looked at, it asks at the interval that the answer gives; hidden, never; seen again, at once."""
+    drop = await new_sale(allocation(opens_in_s=1800))
+
+    async def with_clock(page: Page) -> None:
+        await page.clock.install()
+        await page.route("**/events", lambda route: route.fulfill(status=503))
+
+    opened = await visit(f"/en/d/{drop.id}", member=member, before=with_clock)
+    asked: list[str] = []
+    opened.page.on("request", lambda r: asked.append(r.url) if r.url.endswith("/status") else None)
+    await opened.state("upcoming")
+    async with opened.page.expect_response("**/status"):
+        await opened.page.clock.run_for(1_100)
+    await see(opened.page, hidden=True)
+    before = len(asked)
+    await opened.page.clock.run_for(20_000)
+    assert len(asked) <= before + 1  # one may have been under way
+    async with opened.page.expect_response("**/status"):
+        await see(opened.page, hidden=False)
+
+
+async def see(page: Page, *, hidden: bool) -> None:
+    """Turn to another tab, or back."""
+    await page.evaluate(
+        "(hidden) => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });"
+        "document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
     )
-    await hold(service, drop.id, member + 1_000_000)
-    before = len(statuses)
-    await opened.page.evaluate("new Promise((done) => setTimeout(done, 1500))")
-    assert len(statuses) <= before + 1  # one may have been under way
-    assert len(streams) <= 1

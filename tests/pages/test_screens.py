@@ -12,6 +12,8 @@ from tests.pages.conftest import NewSale, Visit
 from tests.pages.support import MEMBERS, Opened, Service
 from tests.support import allocation
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).parents[2] / "build/pages"
 SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1440, "height": 900}}
 PICTURE = files("flashsale").joinpath("demo.webp").read_bytes()
@@ -42,7 +44,7 @@ NOTICED = Texts(
 async def put_picture(service: Service) -> str:
     """The demo's picture, in this service."""
     name = "0123456789abcdef0123-960x960.webp"
-    await service.context.ledger.pictures.put(name, PICTURE)
+    await service.context.ledger.pages.put_picture(name, PICTURE)
     return name
 
 

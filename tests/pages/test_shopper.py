@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 
+import pytest
 from aiohttp import ClientSession
 from playwright.async_api import Page, Request, expect
 
@@ -12,6 +13,8 @@ from flashsale.drops import AllocationChange, DropChange
 from tests.pages.conftest import NewSale, Visit
 from tests.pages.support import Opened, Service, hold, pressed_paths
 from tests.support import allocation, until
+
+pytestmark = pytest.mark.long
 
 
 async def test_the_whole_way(visit: Visit, new_sale: NewSale, service: Service, member: int) -> None:
@@ -29,7 +32,7 @@ async def test_the_whole_way(visit: Visit, new_sale: NewSale, service: Service, 
     await opened.state("held")
     await opened.buy.click()
     await opened.state("confirmed")
-    [found] = await service.context.ledger.reservations.in_drop(drop.id, member, 5)
+    [found] = await service.context.ledger.pages.reservations(drop.id, member, 5)
     assert found.state is State.CONFIRMED
     assert found.order is not None
     await expect(opened.page.locator("#act-text")).to_contain_text(found.order[-6:].upper())
@@ -47,7 +50,7 @@ async def test_what_is_given_back_is_in_the_sale_again(
     await opened.state("held")
     await opened.page.locator("#more").click()
     await opened.state("cancelled")
-    [found] = await service.context.ledger.reservations.in_drop(drop.id, member, 5)
+    [found] = await service.context.ledger.pages.reservations(drop.id, member, 5)
     assert found.state is State.CANCELLED
     await expect(opened.buy).to_have_attribute("aria-disabled", "false")
 
@@ -61,7 +64,7 @@ async def test_ten_presses_in_a_burst_are_one(visit: Visit, new_sale: NewSale, s
     await opened.page.evaluate("for (let n = 0; n < 10; n += 1) document.getElementById('buy').click()")
     await opened.state("held")
     assert len(sent) == 1
-    assert len(await service.context.ledger.reservations.in_drop(drop.id, member, 50)) == 1
+    assert len(await service.context.ledger.pages.reservations(drop.id, member, 50)) == 1
 
 
 async def test_it_opens_while_the_page_is_open_without_asking_anybody(
@@ -144,7 +147,7 @@ async def test_one_batch_is_sold_out_and_the_next_one_sells(
     await opened.state("open")
     await opened.buy.click()
     await opened.state("held")
-    [found] = await service.context.ledger.reservations.in_drop(drop.id, member, 5)
+    [found] = await service.context.ledger.pages.reservations(drop.id, member, 5)
     assert found.allocation == "b"
 
 
@@ -270,7 +273,7 @@ async def test_six_tabs_of_one_member_are_one_shopper(
     await asyncio.gather(*(tab.state("open") for tab in tabs))
     await asyncio.gather(*(tab.page.evaluate("document.getElementById('buy').click()") for tab in tabs))
     await asyncio.gather(*(tab.state("held") for tab in tabs))
-    assert len(await service.context.ledger.reservations.in_drop(drop.id, member, 50)) == 1
+    assert len(await service.context.ledger.pages.reservations(drop.id, member, 50)) == 1
     await tabs[3].buy.click()
     await asyncio.gather(*(tab.state("confirmed") for tab in tabs))
 
@@ -290,7 +293,7 @@ async def test_who_is_not_signed_in_may_look_and_comes_back_after_signing_in(
     await opened.state("held")
 
     async def there() -> bool:
-        return len(await service.context.ledger.reservations.in_drop(drop.id, 2_000_000_001, 5)) == 1
+        return len(await service.context.ledger.pages.reservations(drop.id, 2_000_000_001, 5)) == 1
 
     await until(there, "the reservation is in the ledger")
     await opened.page.goto("/en/reservations")

@@ -255,12 +255,15 @@ def test_setup_says_what_is_missing(script: str | None, says: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("user", "there", "installed"),
     [
-        ("0", ["luacheck", "make"], []),
-        ("0", ["make"], ["update", "install lua-check"]),
-        ("0", ["luacheck"], ["update", "install make"]),
-        ("1000", ["make"], []),
+        ("0", ["chromium", "fc-list", "luacheck", "make", "node"], []),
+        ("0", ["chromium", "fc-list", "make", "node"], ["update", "install lua-check"]),
+        ("0", ["chromium", "fc-list", "luacheck", "node"], ["update", "install make"]),
+        ("0", ["fc-list", "luacheck", "make", "node"], ["update", "install chromium"]),
+        ("0", ["chromium", "luacheck", "make", "node"], ["update", "install fonts-noto-cjk"]),
+        ("0", ["chromium", "fc-list", "luacheck", "make"], ["update", "install nodejs"]),
+        ("1000", ["chromium", "fc-list", "make", "node"], []),
     ],
-    ids=["nothing missing", "no luacheck", "no make", "not root"],
+    ids=["nothing missing", "no luacheck", "no make", "no browser", "no Chinese font", "no node", "not root"],
 )
 def test_ci_installs_only_what_is_missing(user: str, there: list[str], installed: list[str], tmp_path: Path) -> None:
     """CI asks the package manager once, for missing things alone, and then runs what the README says."""
@@ -270,12 +273,15 @@ def test_ci_installs_only_what_is_missing(user: str, there: list[str], installed
     record = tmp_path / "record"
     stubs = {
         "id": f"echo {user}",
+        "chromium": "",
+        "fc-list": "echo a font for Chinese",
         "luacheck": "",
+        "node": "",
         "make": f'echo "make $* CI=$CI" >>{record}',
         "apt-get": f'case $* in *install*) echo "install ${{@: -1}}" >>{record};; *) echo update >>{record};; esac',
     }
     for name, script in stubs.items():
-        if name in {"luacheck", "make"} and name not in there:
+        if name in {"chromium", "fc-list", "luacheck", "make", "node"} and name not in there:
             continue
         (tmp_path / name).write_text(f"#!{tmp_path}/bash\n{script}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)

@@ -94,5 +94,8 @@ def register(app: web.Application, site: Site) -> None:
     app.router.add_post("/sign-out", partial(_plain, signin.sign_out))
     for language in LANGUAGES:
         for method, path, handler in PAGES:
-            app.router.add_route(method, f"/{language}{path}", page(handler, language))
+            if method == "GET":
+                app.router.add_get(f"/{language}{path}", page(handler, language))  # HEAD, too
+            else:
+                app.router.add_route(method, f"/{language}{path}", page(handler, language))
         app.router.add_get(f"/{language}{{rest:.*}}", page(_nothing, language))

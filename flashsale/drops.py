@@ -10,16 +10,17 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
 from flashsale.catalog import Catalog
-from flashsale.domain import QUANTITY_MAX, Allocation, Drop, Points, Reservation, Texts
+from flashsale.domain import Allocation, Drop, Points, Reservation, Texts
 from flashsale.errors import Refused, Unavailable
 from flashsale.gate import Gate, Status, Unarmed, whole
 from flashsale.ledger import Act, AuditLine, Ledger, Returned, Units
+from flashsale.moves import Moved, move
 
 OUTBOX_MAX: Final = 10_000
 BALANCE_TRIES_MAX: Final = 10
@@ -46,15 +47,6 @@ class DropChange(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | msgspec.UnsetType = msgspec.UNSET
     texts: Texts | msgspec.UnsetType = msgspec.UNSET
     picture: str | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """An allocation's units before or after a move; `free`: neither taken nor set aside for an F-code."""
-
-    id: str
-    quantity: int
-    taken: int
-    free: int
 
 
 class AllocationBalance(msgspec.Struct, frozen=True):
@@ -222,30 +214,10 @@ class Operations:
         expected: Collection[str] | None = None,
     ) -> tuple[Drop, list[Moved], list[Moved]]:
         """Let free units change their allocation, also while the drop runs; both as they were and as they are."""
-        names = sorted({from_allocation, to_allocation})
-        if len(names) == 1:
-            raise Refused("invalid_request", "`from` and `to` are the same allocation; name two.")
         detail = {"from": from_allocation, "to": to_allocation, "count": count} | ({"reason": reason} if reason else {})
         async with self._act(drop_id, actor, "allocation.move", drop_id, detail, expected=expected) as act:
-            before = {name: await act.lock_allocation(name) for name in names}
-            for name, row in before.items():
-                if row is None:
-                    raise Refused("not_found", f"Drop {drop_id!r} has no allocation {name!r}.")
-            free = _moved(before[from_allocation]).free
-            if free < count:
-                raise Refused(
-                    "conflict",
-                    f"{free} units of {from_allocation!r} are free: neither taken nor set aside for an F-code; "
-                    "move at most so many.",
-                    free=free,
-                )
-            if before[to_allocation]["quantity"] + count > QUANTITY_MAX:
-                raise Refused("conflict", f"{to_allocation!r} would have over {QUANTITY_MAX} units; move fewer.")
-            await act.move_units(from_allocation, to_allocation, count)
-            after = {name: await act.lock_allocation(name) for name in names}
-        drop = await self.after(drop_id)
-        order = (from_allocation, to_allocation)
-        return drop, [_moved(before[name]) for name in order], [_moved(after[name]) for name in order]
+            before, after = await move(act, from_allocation, to_allocation, count)
+        return await self.after(drop_id), before, after
 
     async def switch(
         self,
@@ -390,10 +362,6 @@ class Operations:
         if drop is None:
             raise unknown_drop(drop_id)
         return drop
-
-
-def _moved(row: Any) -> Moved:  # noqa: ANN401 -- asyncpg's Record is untyped
-    return Moved(row["id"], row["quantity"], row["taken"], row["quantity"] - row["taken"] - row["alive"])
 
 
 def _balance_of(units: Units, before: Status, after: Status) -> AllocationBalance:

@@ -231,7 +231,8 @@ class Deliveries:
             if order is None or order.state is not OrderState.QUEUED:
                 return None  # delivered already, by a worker that died before it could take the job away
             if order.sink:  # of a rehearsal: no shop hears of it
-                await self._notes.submit(Tried(order.id, OrderState.DELIVERED, None))
+                done = Tried(order.id, OrderState.DELIVERED, None)
+                await self._notes.submit(done)
                 return None
             async with self._sending:
                 if self._stopping.is_set():

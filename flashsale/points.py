@@ -92,15 +92,18 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 async def check_points(chunks: AsyncIterator[bytes]) -> Checked:
-    """Read a points file to its end and store nothing; members who are listed twice are found by the import only."""
+    """Read a points file to its end and store nothing; members who are listed twice are found by the import only.
+
+    `Refused` when it does not even begin like a points file.
+    """
     file = _Checking()
     try:
         async for _ in rows_of(chunks, file):
             pass
     except Refused as fault:
-        if fault.code != "invalid_request":  # too large: of no line
+        if fault.code != "invalid_request" or not file.begun:  # too large; or it is no points file at all
             raise
-        if not file.wrong or fault.extra["line"] > file.wrong[-1].line:
+        if not file.wrong or _line(fault) > file.wrong[-1].line:
             file.note(fault)
     return Checked(file.members, file.wrong[:WRONG_MAX], len(file.wrong) > WRONG_MAX)
 
@@ -123,6 +126,10 @@ class PointsCsv(CsvFile):
         return b"%d,%d,%d\n" % (line, member, points)
 
 
+def _line(fault: Refused) -> int:
+    return int(str(fault.extra["line"]))
+
+
 class _Checking(PointsCsv):
     """Goes on after a line that is wrong. A header that is, and a quotation that never ends, end it."""
 
@@ -131,13 +138,18 @@ class _Checking(PointsCsv):
         self.wrong: list[Wrong] = []
 
     @property
+    def begun(self) -> bool:
+        """Whether its header was there."""
+        return self._header_seen
+
+    @property
     def members(self) -> int:
         """How many lines were good."""
         return self._members
 
     def note(self, fault: Refused) -> None:
         """Remember a line that is wrong, without the words about its number and the import."""
-        line = int(str(fault.extra["line"]))
+        line = _line(fault)
         said = str(fault).removeprefix(f"Line {line}: ").removesuffix(" Nothing was imported.")
         if len(self.wrong) <= WRONG_MAX:
             self.wrong.append(Wrong(line, said[:1].upper() + said[1:]))

@@ -16,12 +16,13 @@ READER: Final[Access] = "ops"
 """Who may read all that the console shows."""
 
 TAGS_MAX_CHARS: Final = 2_000
-_TAGS: Final = re.compile(r'\s*(?:W/)?"[!#-~]*"\s*(?:,\s*(?:W/)?"[!#-~]*"\s*)*')
+TAGS_PATTERN: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
+"""What `If-Match` may be: the tags of RFC 9110, those in ASCII."""
 
 IF_MATCH: Final = Param(
     "If-Match",
     "Only if the drop is still as it was read: its `ETag`. Otherwise `precondition_failed`, and nothing is changed.",
-    {"type": "string", "maxLength": TAGS_MAX_CHARS},
+    {"type": "string", "maxLength": TAGS_MAX_CHARS, "pattern": TAGS_PATTERN},
     where="header",
 )
 
@@ -34,10 +35,12 @@ def tag(drop: Drop) -> dict[str, str]:
 def if_match(request: web.Request) -> frozenset[str] | None:
     """The tags of `If-Match`; None when any will do. A weak one matches nothing (RFC 9110, 13.1.1)."""
     text = request.headers.get("If-Match")
-    if text is None or text.strip() == "*":
+    if text is None:
         return None
-    if len(text) > TAGS_MAX_CHARS or _TAGS.fullmatch(text) is None:
+    if len(text) > TAGS_MAX_CHARS or re.fullmatch(TAGS_PATTERN, text) is None:
         raise Refused("invalid_request", "`If-Match` is the `ETag` of the drop as you read it, in its quotes.")
+    if text == "*":
+        return None
     return frozenset(found for weak, found in re.findall(r'(W/)?"([!#-~]*)"', text) if not weak)
 
 

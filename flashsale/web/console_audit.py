@@ -41,9 +41,7 @@ def _wanted(request: web.Request) -> AuditWanted:
             request, "subject", SUBJECT_PATTERN, "a drop's or a snapshot's id, an order's, or `drop/allocation`"
         ),
         actor=None if actor is None else f"member:{actor.removeprefix('member:')}",
-        action=_matching(
-            request, "action", ACTION_PATTERN, "an action, like `drop.pause`, or its beginning, like `drop`"
-        ),
+        action=_matching(request, "action", ACTION_PATTERN, "an action, like `drop.pause`, or its first half"),
         since=query_time(request, "since"),
         until=query_time(request, "until"),
     )
@@ -81,9 +79,9 @@ async def export(request: web.Request, context: Context, _: Identity) -> web.Str
     await response.write(",".join(COLUMNS).encode() + b"\n")
     while lines:
         await response.write(_rows(lines))
-        lines = (
-            await context.ledger.console.audit(wanted, lines[-1].id, EXPORT_PART) if len(lines) == EXPORT_PART else []
-        )
+        if len(lines) < EXPORT_PART:
+            break
+        lines = await context.ledger.console.audit(wanted, lines[-1].id, EXPORT_PART)
     await response.write_eof()
     return response
 

@@ -8,15 +8,18 @@ import msgspec
 from aiohttp import web
 
 from flashsale.cards import About, Card, Sheet
+from flashsale.errors import Refused
 from flashsale.web import ops
 from flashsale.web.auth import Identity
 from flashsale.web.console import READER, tag
 from flashsale.web.console_schemas import FcodeSwitchIn, FcodeSwitchOut
 from flashsale.web.context import Context
-from flashsale.web.fcodes import REASON, batch_id, note_of
-from flashsale.web.routing import Call, answer, path_id, read_body
+from flashsale.web.fcodes import batch_id
+from flashsale.web.routing import Call, Param, answer, path_id, read_body
 from flashsale.web.schemas import OpsDropOut
 
+REASON_MAX_CHARS: Final = 200
+"""So that it fits into an address, however it is written."""
 _switch_in: Final = msgspec.json.Decoder(FcodeSwitchIn)
 _HEADERS: Final = {
     "Content-Type": "text/html; charset=utf-8",
@@ -57,7 +60,7 @@ async def switch_one(request: web.Request, context: Context, caller: Identity) -
 async def cards(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`GET /v1/ops/fcodes/{batch}/cards`: ten cards a page, streamed. An audited act, as every export."""
     batch, lines = await context.batches.export(
-        batch_id(request), actor=ops.actor_of(caller), reason=note_of(request.query.get("reason"))
+        batch_id(request), actor=ops.actor_of(caller), reason=_reason_of(request)
     )
     drop = await context.catalog.get(batch.drop)
     title = batch.drop if drop is None else drop.title
@@ -76,11 +79,19 @@ async def cards(request: web.Request, context: Context, caller: Identity) -> web
     return response
 
 
+def _reason_of(request: web.Request) -> str | None:
+    text = request.query.get("reason")
+    if text is not None and (len(text) > REASON_MAX_CHARS or not text.isprintable()):
+        raise Refused("invalid_request", f"`reason` is one line of at most {REASON_MAX_CHARS} characters.")
+    return text or None
+
+
 def _card(row: list[str], note: str | None) -> Card:
     """A line of the export: `code`, or `code,member,note`; the batch's note where a code has none of its own."""
     return Card(row[0], row[1], row[2] or note) if len(row) > 1 else Card(row[0], None, note)
 
 
+_REASON: Final = Param("reason", "Why, for the audit log.", {"type": "string", "maxLength": REASON_MAX_CHARS})
 _change: Final = partial(Call, access="ops")
 
 CALLS: Final = (
@@ -115,7 +126,7 @@ CALLS: Final = (
         act=True,
         handler=cards,
         summary="The codes of a batch as cards to print, with QR codes",
-        params=(REASON,),
+        params=(_REASON,),
         answers={200: "text/html"},
         codes=("not_found", "conflict"),
     ),

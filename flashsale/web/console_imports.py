@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import re
+import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from flashsale.domain import Timestamp
+from flashsale.domain import ID_PATTERN, Timestamp
 from flashsale.errors import Unavailable
 from flashsale.web.context import Context
 
@@ -60,22 +62,26 @@ async def announced(
         bytes_total=bytes_total,
         lines=0,
     )
-    telling = asyncio.create_task(_tell(context, told))
+    if re.fullmatch(ID_PATTERN, snapshot) is None:  # it will be refused
+        yield Progress(told)
+        return
+    note = f"{snapshot}/{secrets.token_hex(4)}"
+    telling = asyncio.create_task(_tell(context, note, told))
     try:
         yield Progress(told)
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
         with contextlib.suppress(Unavailable):
-            await context.gate.sharing.notice(BOARD, snapshot, lives_ms=LIVES_MS)
+            await context.gate.sharing.notice(BOARD, note, lives_ms=LIVES_MS)
 
 
-async def _tell(context: Context, told: ImportOut) -> None:
+async def _tell(context: Context, note: str, told: ImportOut) -> None:
     while True:
         told.at = context.now()
         with contextlib.suppress(Unavailable):
             text = msgspec.json.encode(told).decode()
-            await context.gate.sharing.notice(BOARD, told.snapshot, text, lives_ms=LIVES_MS)
+            await context.gate.sharing.notice(BOARD, note, text, lives_ms=LIVES_MS)
         await asyncio.sleep(EVERY_S)
 
 

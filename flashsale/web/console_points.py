@@ -44,7 +44,7 @@ class Threshold(msgspec.Struct, frozen=True):
 
 
 class ThresholdsOut(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How many members qualify at each threshold of two digits and zeros at which that changes; and at the one asked."""
+    """How many members qualify at each threshold of two digits and zeros that matters; and at the one asked."""
 
     snapshot: str
     members: Members

@@ -77,7 +77,7 @@ async def mint(request: web.Request, context: Context, caller: Identity) -> web.
             allocation,
             owners_of(limited(request, context.settings.fcodes_body_max_bytes)),
             expires_at=_time(request.query.get("expires_at")),
-            note=note_of(request.query.get("note")),
+            note=_note(request.query.get("note")),
             actor=actor_of(caller),
         )
     else:
@@ -106,8 +106,7 @@ def _time(text: str | None) -> datetime | None:
     return found
 
 
-def note_of(text: str | None) -> str | None:
-    """A note in the query: one line, or none."""
+def _note(text: str | None) -> str | None:
     if text is not None and (len(text) > NOTE_MAX_CHARS or not text.isprintable()):
         raise Refused("invalid_request", f"`note` is one line of at most {NOTE_MAX_CHARS} characters.")
     return text or None
@@ -141,7 +140,7 @@ async def get_batch(request: web.Request, context: Context, _: Identity) -> web.
 async def export(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
     """`GET /v1/ops/fcodes/{batch}.csv`: the codes, streamed. An audited act."""
     batch, lines = await context.batches.export(
-        batch_id(request), actor=actor_of(caller), reason=note_of(request.query.get("reason"))
+        batch_id(request), actor=actor_of(caller), reason=_note(request.query.get("reason"))
     )
     response = web.StreamResponse(
         headers={
@@ -188,7 +187,7 @@ async def my_fcodes(request: web.Request, context: Context, caller: Identity) ->
     return answer(OwnCodeList(items, following), headers={"Cache-Control": "private, no-store"})
 
 
-REASON: Final = Param("reason", "Why, for the audit log.", {"type": "string", "maxLength": NOTE_MAX_CHARS})
+_REASON: Final = Param("reason", "Why, for the audit log.", {"type": "string", "maxLength": NOTE_MAX_CHARS})
 _EXPIRES: Final = Param(
     "expires_at", "With CSV: until when the codes are honoured.", {"type": "string", "format": "date-time"}
 )
@@ -220,7 +219,7 @@ CALLS: Final = (
         act=True,
         handler=export,
         summary="The codes of a batch, as CSV with the header `code[,member_id,note]`",
-        params=(REASON,),
+        params=(_REASON,),
         answers={200: "text/csv"},
         codes=("not_found", "conflict"),
     ),

@@ -1,5 +1,6 @@
 """The operators' calls about orders: the queue and its health, replay, and returns."""
 
+import re
 import uuid
 from functools import partial
 from typing import Final, TypeVar
@@ -16,7 +17,7 @@ from flashsale.web.auth import Identity
 from flashsale.web.console import number_param, query_number, query_time, time_param
 from flashsale.web.context import Context
 from flashsale.web.ops import actor_of
-from flashsale.web.routing import PAGING, Call, Param, answer, check_id, page_after, page_limit, read_body
+from flashsale.web.routing import PAGING, Call, Param, answer, page_after, page_limit, read_body
 from flashsale.web.schemas import OrderList, OrderOut, QueueOut, ReplayOut, ReservationOut, ReturnIn
 
 UUID_PATTERN: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -85,12 +86,14 @@ async def list_orders(request: web.Request, context: Context, _: Identity) -> we
     after, limit = page_after(request, UUID_PATTERN), page_limit(request)
     order, member = request.query.get("order"), query_number(request, "member", 1, MEMBER_MAX)
     drop = request.query.get("drop")
+    if drop is not None and re.fullmatch(ID_PATTERN, drop) is None:
+        raise Refused("invalid_request", "`drop` is the id of a drop: small letters, digits and hyphens.")
     wanted = OrdersWanted(
         state=state,
         event=event,
         order=None if order is None else _uuid(order, "order"),
         member=member,
-        drop=None if drop is None else check_id(drop),
+        drop=drop,
         since=query_time(request, "since"),
         until=query_time(request, "until"),
     )

@@ -23,6 +23,7 @@ STATUS = {
     "expired": 409,
     "conflict": 409,
     "closed": 410,
+    "precondition_failed": 412,
     "too_large": 413,
     "fcode_invalid": 422,
     "invalid_request": 422,

@@ -46,6 +46,17 @@ async def test_an_order_arrives_signed_and_is_done(node: Node, shop: Shop, datab
     assert (listed.tries, listed.reason, listed.due_at) == (1, None, None)
 
 
+async def test_an_order_of_a_rehearsal_reaches_no_shop(node: Node, shop: Shop, database_url: str) -> None:
+    """It is taken for delivered, and one of a real sale beside it arrives."""
+    ids, [real] = await sell(node, 3, hidden=True), await sell(node, 1)
+    async with delivering(database_url, node.ledger.orders, shop.url):
+        for one in ids:
+            await until_state(node, one, OrderState.DELIVERED)
+        await until_taken(shop, [real])
+        await until_idle(node)
+    assert dict(shop.tries) == {real: 1}
+
+
 async def test_orders_that_come_later_are_not_waited_for(node: Node, shop: Shop, database_url: str) -> None:
     """An idle worker hears of a new order by the queue's notice, long before it would look again by itself."""
     async with delivering(database_url, node.ledger.orders, shop.url):

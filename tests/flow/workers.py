@@ -121,9 +121,9 @@ async def delivering(
         await endpoint.aclose()
 
 
-async def sell(node: Node, count: int) -> list[str]:
+async def sell(node: Node, count: int, *, hidden: bool = False) -> list[str]:
     """That many orders, waiting in the queue; their ids."""
-    drop = make_drop(allocation(quantity=count))
+    drop = msgspec.structs.replace(make_drop(allocation(quantity=count)), hidden=hidden)
     await node.operations.create(drop, actor="member:1", detail={})
     await node.catalog.get(drop.id)
     answers = await asyncio.gather(*(node.reservations.reserve(drop.id, claim(m)) for m in range(1, count + 1)))

@@ -375,3 +375,23 @@ async def test_a_group_that_has_waited_for_too_long_is_told_as_one(calls: Calls,
     outcomes = await asyncio.gather(first, late, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [int, Overloaded]
     assert one.depth == 0
+
+
+async def test_who_listens_hears_how_long_the_oldest_waited(calls: Calls) -> None:
+    """Of each call that was answered, after it was; of one that failed, nothing."""
+    heard: list[tuple[float, int]] = []
+    made: Lane[int, int] = Lane(
+        calls, batch_max=4, queue_max=8, answered=lambda seconds, items: heard.append((seconds, items))
+    )
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    first = made.submit(1)
+    await calls.begun(1)
+    rest = made.submit_many([2, 3])
+    assert heard == []
+    await calls.end(1)
+    assert await first == -1
+    await calls.end(2)
+    assert await rest == [-2, -3]
+    assert [items for _, items in heard] == [1, 2]
+    assert all(0 <= seconds <= loop.time() - began for seconds, _ in heard)

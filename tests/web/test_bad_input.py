@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from flashsale.settings import Settings
-from flashsale.web import api
+from flashsale.web import api, console_calls
 from flashsale.web import ops as ops_calls
 from flashsale.web.auth import mint
 from tests.support import unique
@@ -73,6 +73,10 @@ JSON_CALLS = [
     ("POST", "/v1/ops/drops/{drop}/pause"),
     ("POST", "/v1/ops/drops/{drop}/resume"),
     ("POST", "/v1/ops/drops/{drop}/close"),
+    ("POST", "/v1/ops/drops/{drop}/moves"),
+    ("POST", "/v1/ops/drops/{drop}/fcode-switch"),
+    ("POST", "/v1/ops/drops/{drop}/rehearsals"),
+    ("POST", "/v1/ops/fcode-switch"),
     ("POST", "/v1/drops/{drop}/reservations"),
 ]
 
@@ -281,7 +285,7 @@ async def test_an_unknown_drop_is_not_found(http: ClientSession, ops: dict[str, 
         assert_refused(answer, "not_found")
 
 
-LISTS = ["/v1/drops", "/v1/ops/drops", "/v1/ops/audit", "/v1/me/reservations"]
+LISTS = ["/v1/drops", "/v1/ops/drops", "/v1/ops/audit", "/v1/ops/points", "/v1/me/reservations"]
 BAD_PAGES = [
     ("limit", "0"),
     ("limit", "501"),
@@ -315,6 +319,7 @@ def _signed(secret: str, expires_in_s: float) -> str:
     return "Bearer " + mint(secret, member=1, role="ops", expires_at=time.time() + expires_in_s)
 
 
+PLACES = {"allocation": "a", "reservation": "r", "batch": "1", "snapshot": "s", "rehearsal": "r"}
 BAD_TOKENS: dict[str, Callable[[], Json]] = {
     "none": dict,
     "another scheme": lambda: {"Authorization": "Basic dXNlcjpwYXNz"},
@@ -330,10 +335,11 @@ async def test_a_bad_token_is_refused_in_every_call_that_needs_one(
 ) -> None:
     """401 with `WWW-Authenticate`, before the body is looked at."""
     headers, before = BAD_TOKENS[case](), await told(http, ops, drop)
-    paths = [(c.method, c.path) for c in (*ops_calls.CALLS, *api.CALLS) if c.access != "public" or c is api.RESERVE]
-    assert len(paths) > 15
+    calls = (*ops_calls.CALLS, *console_calls.CALLS, *api.CALLS)
+    paths = [(c.method, c.path) for c in calls if c.access != "public" or c is api.RESERVE]
+    assert len(paths) > 30
     for method, path in paths:
-        answer = await call(http, method, path.format(drop=drop, allocation="a", reservation="r"), headers, data=b"{")
+        answer = await call(http, method, path.format(drop=drop, **PLACES), headers, data=b"{")
         assert_refused(answer, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
     assert await told(http, ops, drop) == before
@@ -345,8 +351,8 @@ async def test_only_operators_may_operate(
 ) -> None:
     """A shopper who calls any of the operators' calls is refused, and nothing happens."""
     before = await told(http, ops, drop)
-    for operation in ops_calls.CALLS:
-        path = operation.path.format(drop=drop, allocation="a")
+    for operation in (*ops_calls.CALLS, *console_calls.CALLS):
+        path = operation.path.format(drop=drop, **PLACES)
         assert_refused(await call(http, operation.method, path, token(1, role=role), data=b"{}"), "forbidden", "`ops`")
     assert await told(http, ops, drop) == before
 

@@ -99,8 +99,10 @@ async def test_a_file_is_checked_to_its_end(http: ClientSession, ops: dict[str, 
     assert all(detail[0].isupper() and "Nothing was imported" not in detail for detail in details)
 
     assert await check(http, ops, b"member_id,points\n1,5\n2,6\n") == {"members": 2, "wrong": [], "more": False}
-    [header] = (await check(http, ops, b"id,points\n1,5\n"))["wrong"]
-    assert (header["line"], "header" in header["detail"]) == (1, True)
+    for other, word in ((b"id,points\n1,5\n", "header"), (b"", "empty"), (b"<html>", "header")):
+        headers = {**ops, "Content-Type": "text/csv"}
+        refused = await call(http, "POST", f"{POINTS}/check", headers, data=other)
+        assert_refused(refused, "invalid_request", word)
     assert [w["line"] for w in (await check(http, ops, b"member_id,points\n"))["wrong"]] == [2]
     assert [w["line"] for w in (await check(http, ops, b'member_id,points\nx,1\n"2,3\n'))["wrong"]] == [2, 3]
     many = await check(http, ops, b"member_id,points\n" + b"x,1\n" * 300)

@@ -58,7 +58,13 @@ async def apart(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
     await connection.close()
     database_url = re.sub(r"/[^/?]+(?=\?|$)", "/openapi", urls.database_url)
     await migrate(database_url)
-    settings = Settings(redis_url=urls.redis_url, database_url=database_url, jwt_secret=SECRET, fcode_keys=FCODE_KEY)
+    settings = Settings(
+        redis_url=urls.redis_url,
+        database_url=database_url,
+        jwt_secret=SECRET,
+        fcode_keys=FCODE_KEY,
+        live_stream_s=0.2,
+    )
     runner = await make_runner(settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -163,6 +169,7 @@ def config(token: dict[str, str], drops: list[str], sold: dict[str, str], batche
                 "allocations": {"values": ["a", "b", "v"]},
                 "batches": {"values": batches},
                 "reservations": {"values": list(sold)},
+                "tags": {"values": ["*"]},
                 "orders": {"values": [order for order in sold.values() if order]},
             },
             "parameters": {
@@ -171,6 +178,7 @@ def config(token: dict[str, str], drops: list[str], sold: dict[str, str], batche
                 "path.reservation": {"dictionary": "reservations", "probability": 0.7},
                 "path.batch": {"dictionary": "batches", "probability": 0.7},
                 "path.order": {"dictionary": "orders", "probability": 0.7},
+                "header.If-Match": {"dictionary": "tags", "probability": 0.9},
                 "query.drop": {"dictionary": "drops", "probability": 0.7},
             },
             "cache": {"enabled": False},
@@ -266,7 +274,8 @@ async def test_the_service_does_what_the_document_says(
     assert not heard.wrong, f"{len(heard.wrong)} wrong\n\n" + "\n\n".join(list(dict.fromkeys(heard.wrong))[:10])
     assert heard.stopped is StopReason.COMPLETED
     # Whether a drop is closed before it is paused or resumed, and whether codes are asked of the one allocation that is
-    # for codes (which minted above), is left to chance; otherwise the answer is a conflict.
+    # for codes (which minted above), is left to chance; otherwise the answer is a conflict. That a move names two
+    # allocations that exist is too rare.
     done = {200, 201, 202, 204, 304}
     succeeded = {
         name
@@ -274,6 +283,7 @@ async def test_the_service_does_what_the_document_says(
         if status in done
         or (status == 409 and name.endswith(("/pause", "/resume", "/fcodes")))
         or (status == 422 and name.endswith("/pictures"))  # no chance makes a picture
+        or (status in {404, 409} and name.endswith("/moves"))
     }
     assert succeeded >= calls_of(document, excluded), heard.answers
 
@@ -283,8 +293,8 @@ async def test_a_document_that_is_not_true_is_found_out(apart: ClientSession, do
     lies = copy.deepcopy(document)
     lies["paths"]["/healthz"]["get"]["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "array"}
     del lies["paths"]["/v1/drops/{drop}"]["get"]["responses"]["404"]
-    lies["components"]["schemas"]["DropPatch"]["properties"] = {"title": {"type": "string", "maxLength": 2}}
-    others = "^(?!(/healthz|/v1/drops/{drop}|/v1/ops/drops/{drop})$)"
+    lies["components"]["schemas"]["FcodeSwitchIn"]["properties"]["reason"]["maxLength"] = 2
+    others = "^(?!(/healthz|/v1/drops/{drop}|/v1/ops/drops/{drop}/fcode-switch)$)"
     configuration = config(token(991, role="ops"), ["ops-0"], {"x": "y"}, ["1"])
     heard = await asyncio.to_thread(run, lies, str(apart._base_url), configuration, others)
     text = "\n".join(heard.wrong)

@@ -39,8 +39,9 @@ from flashsale.web.console_frames import (
 FRAME_EVERY_S: Final = 0.5
 GATE_EVERY_S: Final = 0.5
 COUNTS_EVERY_S: Final = 1.0
-LEDGER_EVERY_S: Final = 2.0
-BALANCE_EVERY_S: Final = 5.0
+LEDGER_EVERY_S: Final = 1.0
+BALANCE_EVERY_S: Final = 1.5
+"""Pages call a figure late from 2 s on. Where reading takes long, `SHARE_MAX` makes it rarer, and late it is."""
 SHARE_MAX: Final = 0.05
 """Of the time, a group's reading may take so much."""
 ENDING_MAX: Final = 20_000

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from flashsale.domain import Drop, Fcode
 from tests.pages.conftest import NewSale, Visit
-from tests.pages.console import open_console, shown, told
+from tests.pages.console import DESK, open_console, shown, told
 from tests.pages.support import Service, hold
 from tests.support import allocation, unique
 
@@ -97,10 +97,12 @@ async def test_a_past_drop_is_copied(visit: Visit, service: Service, new_sale: N
     """Its windows move into the future, and its name is free."""
     drop = await new_sale(allocation("x", 7, opens_in_s=-7200, closes_in_s=-3600))
     page = await open_console(visit, f"/new?copy={drop.id}")
-    await expect(page.locator("#id")).to_have_value(f"{drop.id}-2")
+    name = await page.input_value("#id")
+    assert name != drop.id
     await page.click("#save")
-    await page.wait_for_url(f"**/ops/drops/{drop.id}-2")
-    copied = await the_drop(service, f"{drop.id}-2")
+    await page.wait_for_url(f"**/ops/drops/{name}")
+    copied = await the_drop(service, name)
+    assert [(a.id, a.quantity) for a in copied.allocations] == [("x", 7)]
     assert copied.held
     assert copied.allocations[0].opens_at > datetime.now(UTC)
 
@@ -237,12 +239,21 @@ async def test_an_observer_sees_all_and_changes_nothing(visit: Visit, service: S
 
 async def test_who_is_no_operator_is_told_so_and_offered_the_sign_in(visit: Visit, member: int) -> None:
     """The way leads back to the page, for an operator of the demo."""
-    for who, text in ((None, "Sign in as an operator"), (member, "not as an operator")):
-        opened = await visit("/en/ops/audit", member=who)
-        await expect(opened.page.locator("#barred")).to_contain_text(text)
-        await expect(opened.page.locator("#page")).to_be_hidden()
+    nobody = await visit("/en/ops/audit")
+    await expect(nobody.page.locator("#barred")).to_contain_text("Sign in as an operator")
+    opened = await visit("/en/ops/audit", member=member)
+    await expect(opened.page.locator("#barred")).to_contain_text("not as an operator")
+    await expect(opened.page.locator("#page")).to_be_hidden()
     await opened.page.locator("#barred a").click()
     await opened.page.get_by_role("button", name="Operator").click()
     await opened.page.wait_for_url("**/en/ops/audit")
     await shown(opened.page)
     await expect(opened.page.locator("#list")).to_be_visible()
+
+
+async def test_an_operator_who_signs_in_from_nowhere_comes_to_the_console(visit: Visit) -> None:
+    """Shoppers come to the sales, operators to theirs."""
+    opened = await visit("/zh/sign-in", viewport=DESK)
+    await opened.page.get_by_role("button", name="运营").click()
+    await opened.page.wait_for_url("**/zh/ops")
+    await shown(opened.page)

@@ -15,7 +15,7 @@ CATALOGUES = ("pages.po", "console.po")
 
 
 def messages() -> dict[str, set[str]]:
-    """Every message of the templates, in English, by the catalogue that it belongs to: the shoppers' if they read it."""
+    """Every message of the templates, in English, by its catalogue: that of the shoppers if they read it."""
     found: dict[str, set[str]] = {name: set() for name in CATALOGUES}
     for file, _, message, *_ in extract_from_dir(str(PAGES / "templates"), [("**.html", "jinja2")], {"**.html": {}}):
         name = "console.po" if file.startswith("console/") else "pages.po"

@@ -16,13 +16,15 @@ from flashsale.web.auth import Identity, Role
 from flashsale.web.context import Context
 from flashsale.web.pages.serving import send
 from flashsale.web.pages.site import Site
-from flashsale.web.pages.words import Language
+from flashsale.web.pages.words import LANGUAGES, Language
 from flashsale.web.session import Sessions
 
 STATE: Final = "flashsale-state"
 STATE_S: Final = 900
 """How long the forum may take to send the browser back."""
 _HERE: Final = re.compile(r"/(?:[A-Za-z0-9_-][A-Za-z0-9/_.?=&-]{0,300})?")
+HOMES: Final = frozenset(f"/{language}/" for language in LANGUAGES)
+"""Where who came from nowhere goes; operators to the console instead."""
 DEMO: Final[tuple[tuple[int, Role, int], ...]] = (
     (1_000_000_000, "shopper", 0),
     (2_000_000_001, "shopper", 0),
@@ -46,6 +48,8 @@ def _sessions(context: Context) -> Sessions:
 
 
 def _enter(request: web.Request, site: Site, sessions: Sessions, identity: Identity, to: str) -> web.Response:
+    if identity.role in {"ops", "ops-read"} and to in HOMES:
+        to += "ops"
     headers = {**site.headers, "Location": to, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     response = web.Response(status=303, headers=headers)
     sessions.put(request, response, sessions.open(identity))

@@ -4,6 +4,11 @@ import uPlot from "./uplot.js";
 
 const HEIGHT = 220;
 const zone = document.documentElement.dataset.zone;
+const form = (options) => new Intl.DateTimeFormat(document.documentElement.lang, { timeZone: zone, hourCycle: "h23", ...options });
+const [bySecond, byMinute, byDay] = [
+  form({ hour: "2-digit", minute: "2-digit", second: "2-digit" }), form({ hour: "2-digit", minute: "2-digit" }), form({ month: "short", day: "numeric" }),
+];
+const timeOf = (s, step) => (step >= 86400 ? byDay : step >= 60 ? byMinute : bySecond).format(s * 1000);
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [12, 4]];
 
@@ -21,9 +26,12 @@ export function sample(at) {
 }
 
 export class Chart {
-  /** `series`: [{label}], `kind` "line", "steps" or "bars"; `time`: x is Unix seconds; `log`: x by its magnitude. */
-  constructor(host, { series, kind = "line", time = true, log = false, unit = "", marks = () => [] }) {
-    Object.assign(this, { host, series, kind, time, log, unit, marks });
+  /**
+   * `series`: [{label, fill?}], `kind` "line" or "steps"; `time`: x is Unix seconds, `span` of which are shown; `log`: x
+   * by its magnitude.
+   */
+  constructor(host, { series, kind = "line", time = true, log = false, unit = "", span = 0, marks = () => [] }) {
+    Object.assign(this, { host, series, kind, time, log, unit, span, marks });
     this.data = null;
     this.plot = null;
     this.sizes = new ResizeObserver(() => this.resize());
@@ -57,8 +65,8 @@ export class Chart {
     const common = { stroke: style("--soft"), grid: { stroke: style("--hair"), width: 1 }, ticks: { stroke: style("--hair"), width: 1 }, font: "13px system-ui, sans-serif" };
     const short = new Intl.NumberFormat(document.documentElement.lang, { notation: "compact" });
     return [
-      this.time ? common : { ...common, values: (_, at) => at.map((v) => (v === null ? "" : short.format(v))) },
-      { ...common, size: 56, values: (_, at) => at.map((v) => (v === null ? "" : `${short.format(v)}${this.unit}`)) },
+      this.time ? { ...common, space: 80, incrs: [1, 5, 15, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800], values: (_, at, __, ___, step) => at.map((v) => timeOf(v, step)) } : { ...common, values: (_, at) => at.map((v) => (v === null ? "" : short.format(v))) },
+      { ...common, size: this.unit ? 72 : 56, values: (_, at) => at.map((v) => (v === null ? "" : `${short.format(v)}${this.unit}`)) },
     ];
   }
 
@@ -66,22 +74,22 @@ export class Chart {
     const width = this.host.clientWidth;
     if (!this.data || !width) return;
     this.plot?.destroy();
-    const paths = { line: undefined, steps: uPlot.paths.stepped({ align: -1 }), bars: uPlot.paths.bars({ size: [0.9, 60] }) }[this.kind];
+    const paths = this.kind === "steps" ? uPlot.paths.stepped({ align: this.time ? 1 : -1 }) : undefined;
     const options = {
       width,
       height: HEIGHT,
       legend: { show: false },
       cursor: { show: false },
       select: { show: false },
-      padding: [12, 12, 0, 0],
+      padding: [12, 36, 0, 0],
       tzDate: (s) => uPlot.tzDate(new Date(s * 1000), zone),
-      scales: { x: { time: this.time, distr: this.log ? 3 : 1 }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+      scales: { x: { time: this.time, distr: this.log ? 3 : 1, ...(this.span ? { range: (_, __, high) => [high - this.span, high] } : {}) }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
       axes: this.axes(),
       series: [
         {},
-        ...this.series.map(({ label, width: thick = 2 }, at) => {
+        ...this.series.map(({ label, fill = false }, at) => {
           const { color, dash } = strokeOf(at);
-          return { label, stroke: color, width: thick, dash, paths, points: { show: false }, fill: this.kind === "bars" ? color : undefined, spanGaps: false };
+          return { label, stroke: color, width: 2, dash, paths, points: { show: false }, fill: fill && color.startsWith("#") ? `${color}33` : undefined };
         }),
       ],
       hooks: { draw: [(plot) => this.mark(plot)] },

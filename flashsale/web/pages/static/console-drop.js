@@ -27,11 +27,11 @@ function show(drop, etag) {
   draw($("timeline"), drop.allocations, Date.parse(drop.server_time));
   const rows = drop.allocations.map((a) => [
     el("th", { scope: "row", "data-cell": "1" }, a.id, a.channel ? el("span", { class: "soft" }, ` ${a.channel}`) : null),
-    whoOf(a.access),
-    span(Date.parse(a.opens_at), Date.parse(a.closes_at)),
-    figure(a.quantity), figure(a.taken), figure(a.available),
+    figure(a.available), figure(a.taken), figure(a.quantity),
     el("td", { "data-cell": "1", class: "state", "data-state": a.state }, say(`s.${a.state}`)),
-    el("td", { "data-cell": "1", class: "change" }, el("button", { type: "button", "aria-label": say("edit.of", { allocation: a.id }), click: () => units.edit(a.id) }, say("edit"))),
+    span(Date.parse(a.opens_at), Date.parse(a.closes_at)),
+    whoOf(a.access),
+    el("td", { "data-cell": "1", class: "acts change" }, el("button", { type: "button", "aria-label": say("edit.of", { allocation: a.id }), click: () => units.edit(a.id) }, say("edit"))),
   ]);
   const held = document.activeElement?.closest("#allocations") ? [...$("allocations").querySelectorAll("button")].indexOf(document.activeElement) : -1;
   fill($("allocations").tBodies[0], rows);

@@ -24,7 +24,7 @@ function row(drop) {
   const state = stateOf(drop);
   const path = `/${lang}/ops/drops/${drop.id}`;
   return [
-    el("th", { scope: "row", "data-cell": "1" }, el("a", { href: path }, drop.title), el("br"), el("code", {}, drop.id)),
+    el("th", { scope: "row", "data-cell": "1" }, el("a", { href: path }, drop.title, el("code", {}, drop.id))),
     el("td", { "data-cell": "1" }, el("span", { class: "pill", "data-state": state }, say(`pill.${state}`))),
     when(opensOf(drop)),
     figure(unknown ? null : sum("available")),

@@ -5,7 +5,7 @@ import { Chart, sample } from "./console-chart.js";
 import { stateOf, wordOf } from "./console-verdicts.js";
 import { say } from "./page.js";
 
-const KEEP_S = 300;
+const KEEP_S = 180;
 const AMBER_S = 2;
 const GREY_S = 5;
 const AGES_MS = 500;
@@ -46,8 +46,8 @@ export class Live {
     this.words = [];
     this.rates = new Trail(this.words);
     this.times = new Trail(["p50", "p99"]);
-    this.ratesChart = new Chart(this.find("rates"), { series: [], kind: "line" });
-    this.timesChart = new Chart(this.find("times"), { series: [{ label: "p50" }, { label: "p99" }], unit: " ms" });
+    this.ratesChart = new Chart(this.find("rates"), { series: [], span: KEEP_S });
+    this.timesChart = new Chart(this.find("times"), { series: [{ label: "p50" }, { label: "p99" }], unit: " ms", span: KEEP_S });
     this.find("times-legend").append(...["p50", "p99"].map((name, at) => el("li", {}, sample(at), say(`live.${name}`))));
     const pause = this.find("pause");
     pause.addEventListener("click", () => this.hold(pause));
@@ -210,7 +210,7 @@ export class Live {
       const state = age === null ? "none" : age >= GREY_S ? "grey" : age >= AMBER_S ? "amber" : "fresh";
       mark.dataset.state = state;
       const box = mark.closest("[data-group]");
-      if (box) box.dataset.state = state;
+      if (box) box.dataset.aged = state;
       mark.textContent = age === null ? say("live.none") : say(`live.${state}`, { s: seconds.format(age) });
     }
   }

@@ -13,7 +13,7 @@ export async function look(path) {
   const items = answer.body.items.slice().sort((a, b) => rank(a) - rank(b));
   const blocking = items.filter((item) => rank(item) === 0).length;
   $("ready").dataset.state = blocking ? "bad" : "good";
-  $("ready").textContent = blocking ? say("not_ready", { n: blocking }) : say("ready");
+  $("ready").textContent = blocking ? say(answer.body.held ? "not_ready" : "not_in_order", { n: blocking }) : say("ready");
   const kinds = ["blocks", "advice", "ok"];
   $("checks").replaceChildren(...items.map((item) => {
     const kind = kinds[rank(item)];

@@ -8,6 +8,7 @@ import { say, when } from "./page.js";
 
 const path = `/v1/ops/drops/${$("page").dataset.drop}/rehearsals`;
 const LOOK_MS = 1000;
+const AUDIT_LOOKS_MAX = 120; // the auditor looks when the crowd has gone home
 let live = null;
 let shown = null;
 
@@ -53,11 +54,13 @@ function show(one) {
 
 /** Look again and again, until it is over. */
 async function follow(id) {
-  for (;;) {
+  for (let after = 0; after < AUDIT_LOOKS_MAX; ) {
     const answer = await ask(`${path}/${id}`);
     if (!tellOf(answer) || (shown !== null && shown !== id)) return;
     show(answer.body);
-    if (answer.body.state !== "running") break;
+    const { state, audit: found, notes } = answer.body;
+    if (state !== "running") after += 1;
+    if (state !== "running" && (found !== null || notes.length)) break;
     await new Promise((done) => setTimeout(done, LOOK_MS));
   }
   await list();

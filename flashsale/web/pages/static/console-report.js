@@ -8,6 +8,7 @@ import { say } from "./page.js";
 const drop = $("page").dataset.drop;
 const SERIES = ["granted", "confirmed", "refused"];
 const ROWS_MAX = 1000;
+const BARS_MIN = 12;
 const clock = new Intl.DateTimeFormat(document.documentElement.lang, {
   timeZone: document.documentElement.dataset.zone, month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
@@ -24,6 +25,7 @@ function columns({ seconds, step_s: step }) {
     data[0].push(at);
     SERIES.forEach((name, i) => data[i + 1].push(row ? valueOf(row, name) : 0));
   };
+  if (seconds.length) add(Date.parse(seconds[0].at) / 1000 - step, null);
   for (const row of seconds) {
     const at = Date.parse(row.at) / 1000;
     if (before !== null && at > before + step) {
@@ -33,6 +35,7 @@ function columns({ seconds, step_s: step }) {
     add(at, row);
     before = at;
   }
+  for (let after = 1; after <= 1 || data[0].length < BARS_MIN; after += 1) add(before + after * step, null);
   return data;
 }
 
@@ -57,7 +60,7 @@ function show(report) {
   $("none").hidden = seconds.length > 0;
   $("granted").hidden = $("table-box").hidden = !seconds.length;
   if (seconds.length) {
-    const chart = new Chart($("granted"), { series: SERIES.map((name) => ({ label: say(`t.${name}`) })), kind: seconds.length > 1 ? "steps" : "bars" });
+    const chart = new Chart($("granted"), { series: SERIES.map((name) => ({ label: say(`t.${name}`), fill: name === "granted" })), kind: "steps" });
     chart.set(columns(report));
     $("legend").append(...SERIES.map((name, at) => el("li", {}, sample(at), say(`t.${name}`))));
     document.addEventListener("console:shown", () => chart.resize());

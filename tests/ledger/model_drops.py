@@ -339,8 +339,6 @@ def told(tables: Tables, row: DropRow, allocations: Mapping[tuple[str, str], All
         held=row.held,
         hidden=row.hidden,
         fcodes_stopped=row.fcodes_stopped or bool(tables.fcode_stop),
-        texts=texts,
-        picture=picture,
     )
 
 

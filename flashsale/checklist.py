@@ -21,6 +21,7 @@ from flashsale.errors import Unavailable
 from flashsale.gate import Status
 
 CLOCKS_APART_MAX_S: Final = 1.0
+_WORDS: Final = ("title", "description")
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,23 +52,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     fulfilment: str | None
     gate_ahead_s: float | None
     ledger_ahead_s: float
-    texts: str | None = None
-    """What is missing of the texts that shoppers read; "" for nothing, None where drops have none."""
 
 
 def checklist(drop: Drop, facts: Facts) -> list[Item]:
     """All lines, the drop's own first."""
-    items = [
+    return [
         *_times(drop, facts.now),
         *_stock(drop),
         _price(drop),
         *(item for a in drop.allocations for item in _access(drop, a, facts)),
         _fulfilment(facts.fulfilment),
         *_stores(facts),
+        _texts(drop),
     ]
-    if facts.texts is not None:
-        items.append(Item("texts", True, not facts.texts, facts.texts or "The texts are there in both languages."))  # noqa: FBT003
-    return items
 
 
 def _item(name: str, problem: str, good: str, *, blocking: bool = True, allocation: str | None = None) -> Item:
@@ -105,6 +102,17 @@ def _price(drop: Drop) -> Item:
     elif drop.list_price is not None and drop.list_price.amount < drop.price.amount:
         problem = "The list price is lower than the price."
     return _item("price", problem, "The price is set.", blocking=False)
+
+
+def _texts(drop: Drop) -> Item:
+    """A drop without any is sold by its title, perhaps through another shop's pages; one half translated is not ready."""
+    texts = {"zh": drop.texts.zh, "en": drop.texts.en}
+    missing = [
+        f"{name} in {language}" for language, text in texts.items() for name in _WORDS if not getattr(text, name)
+    ]
+    if len(missing) == len(texts) * len(_WORDS):
+        return _item("texts", "Pages show the drop's title and no description: there are no texts.", "", blocking=False)
+    return _item("texts", f"Shoppers' texts: no {', no '.join(missing)}." if missing else "", "They are there in both.")
 
 
 def _access(drop: Drop, a: Allocation, facts: Facts) -> list[Item]:

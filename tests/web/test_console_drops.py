@@ -37,6 +37,27 @@ def missing(answer: Answer) -> set[str]:
     return {item["id"] for item in answer.body["missing"]}
 
 
+TEXT = {"title": "正午手机", "description": "一台。"}
+TEXTS: list[tuple[dict[str, object], tuple[bool, bool]]] = [
+    ({}, (False, False)),
+    ({"texts": {"zh": TEXT}}, (True, False)),
+    ({"texts": {"zh": TEXT, "en": {"title": "Noon phone"}}}, (True, False)),
+    ({"texts": {"zh": TEXT, "en": TEXT}}, (True, True)),
+]
+
+
+@pytest.mark.parametrize(("texts", "expected"), TEXTS, ids=["none", "one language", "half of the other", "both"])
+async def test_what_is_half_translated_is_not_ready(
+    http: ClientSession, ops: dict[str, str], texts: dict[str, object], expected: tuple[bool, bool]
+) -> None:
+    """No texts at all are a choice: the drop is sold by its title."""
+    drop = await create(http, ops, allocation_body("a", 3), hold=True, **texts)
+    listed = await call(http, "GET", f"{DROPS}/{drop['id']}/preflight", ops)
+    [item] = [item for item in listed.body["items"] if item["id"] == "texts"]
+    assert (item["blocking"], item["ok"]) == expected
+    assert item["detail"]
+
+
 async def test_a_held_drop_opens_only_when_it_was_released(
     http: ClientSession, ops: dict[str, str], token: Token
 ) -> None:

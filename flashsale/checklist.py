@@ -105,7 +105,7 @@ def _price(drop: Drop) -> Item:
 
 
 def _texts(drop: Drop) -> Item:
-    """A drop without any is sold by its title, perhaps through another shop's pages; one half translated is not ready."""
+    """A drop without any is sold by its title, perhaps on other pages; one that is half translated is not ready."""
     texts = {"zh": drop.texts.zh, "en": drop.texts.en}
     missing = [
         f"{name} in {language}" for language, text in texts.items() for name in _WORDS if not getattr(text, name)

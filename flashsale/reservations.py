@@ -276,6 +276,7 @@ class Reservations:
         waiting: list[Grant] = []
 
         def told(refused: int) -> None:
+            self._on_waited(drop_id, 0.0, refused)
             asyncio.get_running_loop().call_soon(self._on_decided, drop_id, list[Decision]([SOLD_OUT] * refused))
 
         lanes.leases = leases = Leases(

@@ -66,7 +66,7 @@ def checklist(drop: Drop, facts: Facts) -> list[Item]:
         *_stores(facts),
     ]
     if facts.texts is not None:
-        items.append(Item("texts", True, not facts.texts, facts.texts or "The texts are there in both languages."))  # noqa: FBT003
+        items.append(_item("texts", facts.texts, "The titles are there in both languages.", blocking=False))
     return items
 
 

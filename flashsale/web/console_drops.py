@@ -81,6 +81,12 @@ async def _endpoint_problem(context: Context) -> str | None:
     return await tried(connect, shown)
 
 
+def _untold(drop: Drop) -> str:
+    """In which languages shoppers would read the title of another one; "" for none."""
+    untold = [language for language, text in (("zh", drop.texts.zh), ("en", drop.texts.en)) if text.title is None]
+    return f"There is no title in {' and '.join(untold)}: shoppers read another one there." if untold else ""
+
+
 async def _facts(context: Context, drop: Drop) -> Facts:
     ledger, loop = context.ledger, asyncio.get_running_loop()
     began, asked_at = loop.time(), context.now()
@@ -111,6 +117,7 @@ async def _facts(context: Context, drop: Drop) -> Facts:
         fulfilment=await _endpoint_problem(context),
         gate_ahead_s=None if gate_now is None else (gate_now - heard_at).total_seconds(),
         ledger_ahead_s=(ledger_now - asked_at).total_seconds() - halfway_s,
+        texts=_untold(drop),
     )
 
 

@@ -21,7 +21,6 @@ from flashsale.errors import Unavailable
 from flashsale.gate import Status
 
 CLOCKS_APART_MAX_S: Final = 1.0
-_WORDS: Final = ("title", "description")
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -106,13 +105,17 @@ def _price(drop: Drop) -> Item:
 
 def _texts(drop: Drop) -> Item:
     """A drop without any is sold by its title, perhaps on other pages; one that is half translated is not ready."""
-    texts = {"zh": drop.texts.zh, "en": drop.texts.en}
+    zh, en = drop.texts.zh, drop.texts.en
     missing = [
-        f"{name} in {language}" for language, text in texts.items() for name in _WORDS if not getattr(text, name)
+        f"no {name} in {tag}"
+        for name in ("title", "description")
+        for tag, here, there in (("Chinese", zh, en), ("English", en, zh))
+        if getattr(there, name) and not getattr(here, name)
     ]
-    if len(missing) == len(texts) * len(_WORDS):
-        return _item("texts", "Pages show the drop's title and no description: there are no texts.", "", blocking=False)
-    return _item("texts", f"Shoppers' texts: no {', no '.join(missing)}." if missing else "", "They are there in both.")
+    if not missing and not zh.title:
+        return _item("texts", "There are no texts: pages show the drop's one title.", "", blocking=False)
+    problem = f"Shoppers' texts: {', '.join(missing)}." if missing else ""
+    return _item("texts", problem, "The texts are there in both languages.")
 
 
 def _access(drop: Drop, a: Allocation, facts: Facts) -> list[Item]:

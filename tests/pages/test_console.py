@@ -97,8 +97,9 @@ async def test_a_past_drop_is_copied(visit: Visit, service: Service, new_sale: N
     """Its windows move into the future, and its name is free."""
     drop = await new_sale(allocation("x", 7, opens_in_s=-7200, closes_in_s=-3600))
     page = await open_console(visit, f"/new?copy={drop.id}")
-    name = await page.input_value("#id")
-    assert name != drop.id
+    assert await page.input_value("#id") not in {"", drop.id}
+    name = unique("copied")
+    await page.fill("#id", name)
     await page.click("#save")
     await page.wait_for_url(f"**/ops/drops/{name}")
     copied = await the_drop(service, name)
@@ -218,6 +219,19 @@ async def test_a_drop_is_seen_as_any_member_at_any_moment(visit: Visit, service:
     await page.fill("#preview-at", local(service, datetime.now(UTC) + timedelta(seconds=5000)))
     await page.click("#preview-ask")
     await expect(verdicts.first).to_have_text("got a unit")
+
+
+async def test_the_fcodes_of_one_drop_are_stopped(visit: Visit, service: Service, new_sale: NewSale) -> None:
+    """With a reason; the drop's page says so, and turns it back."""
+    drop = await new_sale(allocation("v", access=Fcode()))
+    page = await open_console(visit, f"/drops/{drop.id}")
+    for label, said in (("Stop its F-codes", "are stopped"), ("Honour its F-codes again", "are honoured")):
+        await expect(page.locator("#lane-switch")).to_have_text(label)
+        await page.click("#lane-switch")
+        await page.locator(".ask input").fill("a list leaked")
+        await page.locator(".ask .yes").click()
+        await told(page, f"The F-codes of this drop {said}")
+    assert (await audit(service, drop.id))[1:] == ["fcodes.stop", "fcodes.start"]
 
 
 async def test_an_observer_sees_all_and_changes_nothing(visit: Visit, service: Service, new_sale: NewSale) -> None:

@@ -123,8 +123,11 @@ async def test_the_list_knows_what_each_rule_needs(http: ClientSession, ops: dic
         return {(i["id"], i.get("allocation")) for i in items if not i["ok"] and i["blocking"] is blocking}
 
     assert await wrong(blocking=True) == {("fcodes", "lane"), ("snapshot", "nobody"), ("fulfilment", None)}
-    assert await wrong(blocking=False) == {*(("opening", None), ("units", "some"), ("price", None), ("texts", None))}
+    assert await wrong(blocking=False) == {("opening", None), ("units", "some"), ("price", None), ("texts", None)}
     assert (await call(http, "POST", f"{path}/allocations/lane/fcodes", ops, json={"count": 1})).status == 201
+    titles = {"zh": {"title": "徽章"}, "en": {"title": "A badge"}}
+    assert (await call(http, "PATCH", path, ops, json={"texts": titles})).status == 200
+    assert ("texts", None) not in await wrong(blocking=False)
     assert ("fcodes", "lane") not in await wrong(blocking=True)
     assert ("fcodes", "lane") in await wrong(blocking=False)
     for allocation_id in ("lane", "nobody", "some"):

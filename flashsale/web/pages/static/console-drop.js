@@ -3,7 +3,7 @@
 import { $, ask, busy, el, enter, fill, figure, mayChange, n, ops, tell, tellOf } from "./console.js";
 import { clear, complete, explain, toAmount } from "./console-fields.js";
 import { look, previewForm } from "./console-preflight.js";
-import { Switches } from "./console-switches.js";
+import { LaneSwitch, Switches } from "./console-switches.js";
 import { draw, whoOf } from "./console-timeline.js";
 import { Units } from "./console-units.js";
 import { getPicture, getTexts, setTexts } from "./console-words.js";
@@ -37,6 +37,7 @@ function show(drop, etag) {
   fill($("allocations").tBodies[0], rows);
   if (held >= 0) $("allocations").querySelectorAll("button")[held]?.focus();
   units.show(drop);
+  lane.show(drop);
 }
 
 /** What changed by ourselves is shown everywhere, the forms included. */
@@ -99,6 +100,7 @@ onSave("words-form", "words-save", async () => {
   return [{ title: $("plain-title").value.trim(), texts: getTexts(state.drop.texts), picture }, say("saved")];
 });
 
+const lane = new LaneSwitch(path, (drop) => changed(drop, null));
 const units = new Units(path, state, changed);
 
 /** Figures move by themselves; forms stay as they are, and so does the tag that they were read under. */

@@ -1,9 +1,9 @@
 // A drop as it sells: frames of the server, shown with their age. Used by the live page, and by rehearsals.
 
-import { $, copy, el, figure, fill, n } from "./console.js";
+import { $, copy, el, figure, fill, n, ops } from "./console.js";
 import { Chart, sample } from "./console-chart.js";
 import { stateOf, wordOf } from "./console-verdicts.js";
-import { say } from "./page.js";
+import { say, signInPath } from "./page.js";
 
 const KEEP_S = 180;
 const AMBER_S = 2;
@@ -70,8 +70,16 @@ export class Live {
     source.addEventListener("error", () => {
       if (this.source !== source) return;
       this.connection("connecting");
-      if (source.readyState === EventSource.CLOSED) this.again = setTimeout(() => this.open(drop), AGAIN_MS * (1 + Math.random()));
+      if (source.readyState !== EventSource.CLOSED) return;
+      this.mayStill();
+      this.again = setTimeout(() => this.open(drop), AGAIN_MS * (1 + Math.random()));
     });
+  }
+
+  /** A stream that was refused may mean that the session has ended. */
+  async mayStill() {
+    const { ok, body } = await ops("GET", "/v1/me/session");
+    if (ok && !body.signed_in) location.assign(signInPath());
   }
 
   close() {

@@ -1,4 +1,4 @@
-// Stop, resume, close. Stopping is one press; the others ask.
+// Stop, resume, close; and the F-codes of one drop. Stopping a sale is one press; the others ask.
 
 import { $, askBack, busy, el, ops, tell, tellOf } from "./console.js";
 import { say } from "./page.js";
@@ -65,5 +65,29 @@ export class Switches {
     if (!meant) return;
     const answer = await ops("POST", `${this.path}/close`, { data: meant });
     if (tellOf(answer, say("closed"))) this.show(answer.body, answer.etag);
+  }
+}
+
+/** The switch of a drop's F-codes, where it has any. */
+export class LaneSwitch {
+  constructor(path, onchange) {
+    this.button = $("lane-switch");
+    this.button.addEventListener("click", () => busy(this.button, () => this.turn(path, onchange)));
+  }
+
+  show(drop) {
+    this.stopped = drop.fcodes_stopped;
+    this.button.hidden = !drop.allocations.some((a) => a.access.kind === "fcode");
+    this.button.textContent = say(this.stopped ? "lane.go" : "lane.stop");
+  }
+
+  async turn(path, onchange) {
+    const stopped = !this.stopped;
+    const words = stopped ? { title: say("lane.stop.title"), text: say("lane.stop.text"), danger: true } : { title: say("lane.go.title") };
+    const meant = await askBack(this.button, { ...words, yes: this.button.textContent, reason: "must" });
+    if (!meant) return;
+    const answer = await ops("POST", `${path}/fcode-switch`, { data: { stopped, reason: meant.reason } });
+    const done = answer.ok && answer.body.fcodes_stopped !== stopped ? "lane.still" : stopped ? "lane.stopped" : "lane.gone";
+    if (tellOf(answer, say(done))) onchange(answer.body);
   }
 }

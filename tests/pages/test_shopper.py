@@ -300,3 +300,27 @@ async def test_who_is_not_signed_in_may_look_and_comes_back_after_signing_in(
     await expect(opened.page.locator("#rows li")).to_have_count(1)
     await opened.page.get_by_role("button", name="Confirm").click()
     await expect(opened.page.locator('#rows li[data-state="confirmed"]')).to_be_visible()
+
+
+async def test_who_is_signed_out_before_the_opening_hears_so_in_time(
+    visit: Visit, new_sale: NewSale, member: int
+) -> None:
+    """Ten minutes before it the page asks, by itself, whether the session is still one: that leaves time to sign in."""
+    drop = await new_sale(allocation(opens_in_s=1800))
+    opened = await visit(f"/en/d/{drop.id}", member=member)
+    shift = {"ms": 0}
+
+    async def later(route, request: Request) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        answer = await route.fetch()
+        told = await answer.json()
+        await route.fulfill(response=answer, json={"now_ms": told["now_ms"] + shift["ms"]})
+
+    await opened.page.route("**/clock", later)
+    await opened.state("upcoming")
+    await opened.window.clear_cookies()
+    for left_s, words in ((900, "Buy for CN¥1,699"), (590, "Sign in")):
+        shift["ms"] = (1800 - left_s) * 1_000
+        await opened.page.evaluate("window.dispatchEvent(new Event('online'))")
+        minutes = left_s // 60
+        await expect(opened.page.locator("#act-count")).to_have_text(re.compile(rf"^({minutes:02}|{minutes - 1:02}):"))
+        await expect(opened.buy).to_have_text(words)

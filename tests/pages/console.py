@@ -5,7 +5,8 @@ from typing import Any, Final
 from playwright.async_api import Page, expect
 
 from tests.pages.conftest import Visit
-from tests.pages.support import MEMBERS, WAIT_MS
+from tests.pages.support import MEMBERS, WAIT_MS, Opened
+from tests.pages.test_screens import shoot
 
 DESK: Final = {"width": 1440, "height": 900}
 
@@ -21,6 +22,11 @@ async def open_console(visit: Visit, path: str, *, role: str | None = "ops", lan
 async def shown(page: Page) -> None:
     """Return when the page is filled."""
     await expect(page.locator("html[data-ready]")).to_be_attached(timeout=WAIT_MS)
+
+
+async def keep(page: Page, name: str) -> None:
+    """Keep pictures of the page as it is, light and dark."""
+    await shoot(Opened(page=page, window=page.context), f"console-{name}")
 
 
 async def told(page: Page, text: str) -> None:

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from flashsale.domain import Drop, Fcode
 from tests.pages.conftest import NewSale, Visit
-from tests.pages.console import DESK, open_console, shown, told
+from tests.pages.console import DESK, keep, open_console, shown, told
 from tests.pages.support import Service, hold
 from tests.support import allocation, unique
 
@@ -91,6 +91,7 @@ async def test_what_is_wrong_is_said_at_its_field(visit: Visit, service: Service
     await page.click("#save")
     await expect(closes).to_be_focused()
     await expect(page.locator("#allocations .error:not(:empty)")).to_contain_text("closes before it opens")
+    await keep(page, "desk-en-wrong")
 
 
 async def test_a_past_drop_is_copied(visit: Visit, service: Service, new_sale: NewSale) -> None:
@@ -128,6 +129,7 @@ async def test_stopping_is_one_press_and_the_rest_asks(visit: Visit, service: Se
     assert not (await the_drop(service, drop.id)).paused
     await page.click("#close")
     await page.locator(".ask input").fill("all found")
+    await keep(page, "desk-en-asked")
     await page.locator(".ask .yes").click()
     await told(page, "Closed for good")
     assert (await the_drop(service, drop.id)).closed
@@ -154,6 +156,7 @@ async def test_units_move_and_a_batch_is_added_while_it_sells(
         ["10", "6", "9", "5"],
         ["5", "9", "5", "9"],
     ]
+    await keep(page, "desk-en-moved")
     await page.click("#batch-box summary")
     fields = page.locator("#batch-fields")
     await fields.get_by_label("Name").fill("c")

@@ -10,10 +10,9 @@ from flashsale.domain import Fcode, OrderState, Points, Text, Texts, Tier
 from flashsale.ledger.orders import Tried
 from flashsale.points import import_points
 from tests.pages.conftest import NewSale, Visit
-from tests.pages.console import DESK, open_console, shown
-from tests.pages.support import MEMBERS, Opened, Service, hold
+from tests.pages.console import DESK, keep, open_console, shown
+from tests.pages.support import MEMBERS, Service, hold
 from tests.pages.test_access import findings
-from tests.pages.test_screens import shoot
 from tests.support import allocation, make_drop, unique
 
 PHONE = {"width": 390, "height": 844}
@@ -140,7 +139,7 @@ async def test_every_page_of_the_console_has_its_picture(
         await page.goto(f"/{lang}/ops{path.format(**sale)}")
         await settled(page, path)
         name = path.replace("/drops/{drop}", "/drop").replace("/{batch}", "-one").strip("/").replace("/", "-")
-        await shoot(Opened(page=page, window=page.context), f"console-{size}-{lang}-{name or 'drops'}")
+        await keep(page, f"{size}-{lang}-{name or 'drops'}")
 
 
 async def test_the_way_in_has_its_picture(visit: Visit) -> None:
@@ -148,7 +147,7 @@ async def test_the_way_in_has_its_picture(visit: Visit) -> None:
     opened = await visit("/en/ops", viewport=DESK)
     await expect(opened.page.locator("#barred")).to_be_visible()
     assert await findings(opened.page) == []
-    await shoot(opened, "console-desk-en-barred")
+    await keep(opened.page, "desk-en-barred")
 
 
 async def test_a_page_without_its_drop_says_so(visit: Visit, new_sale: NewSale) -> None:

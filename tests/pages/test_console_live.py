@@ -5,7 +5,7 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from tests.pages.conftest import NewSale, Visit
-from tests.pages.console import open_console, told
+from tests.pages.console import keep, open_console, told
 from tests.pages.support import MEMBERS, Service, hold
 from tests.support import allocation, until
 
@@ -52,6 +52,7 @@ async def test_an_operator_watches_a_sale(visit: Visit, service: Service, new_sa
     await expect(page.locator("[data-part=rates] canvas")).to_be_visible()
     await page.click("#stop")
     await told(page, "Stopped")
+    await keep(page, "desk-en-watched")
     await expect(rows.first.locator(".state")).to_have_text("paused")
     await expect(page.locator("#pill")).to_have_text("Stopped")
 
@@ -101,6 +102,7 @@ async def test_updates_can_be_paused_and_units_that_do_not_add_up_are_told_in_wo
     await expect(line).to_have_attribute("data-state", "bad")
     await expect(line).to_contain_text("Units do not add up. Run the audit.")
     await expect(line).to_contain_text("In: a.")
+    await keep(page, "desk-en-unbalanced")
 
 
 async def test_after_the_sale_there_is_a_report(visit: Visit, service: Service, new_sale: NewSale) -> None:
@@ -135,6 +137,7 @@ async def test_a_sale_is_rehearsed(visit: Visit, service: Service, new_sale: New
     await expect(page.locator("#state")).to_have_text("Done")
     await expect(page.locator("#pressed")).to_have_text("20")
     assert await page.locator("#checks tbody tr").count() > 5
+    await keep(page, "desk-en-rehearsed")
     await expect(page.locator("#before tbody tr")).to_have_count(1)
 
     async def untouched() -> bool:

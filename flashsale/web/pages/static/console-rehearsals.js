@@ -35,7 +35,7 @@ function show(one) {
   $("one").hidden = false;
   const running = one.state === "running";
   $("one-title").textContent = when(Date.parse(one.started_at));
-  $("state").dataset.state = { running: "running", failed: "paused" }[one.state] ?? "closed";
+  $("state").dataset.state = { running: "running", failed: "paused", done: "done" }[one.state] ?? "closed";
   $("state").textContent = say(`r.${one.state}`);
   $("stop-it").hidden = !running;
   $("progress").hidden = !running;

@@ -7,6 +7,8 @@ export const $ = (id) => document.getElementById(id);
 export const lang = document.documentElement.lang.slice(0, 2);
 const root = document.documentElement;
 const CALL_MAX_MS = 20000;
+const TOLD_MS = 12000;
+let telling = 0;
 
 /** An element with attributes (functions are listeners, null leaves one out) and children (texts or elements). */
 export function el(tag, attributes = {}, ...children) {
@@ -78,7 +80,7 @@ export async function ask(path) {
   }
 }
 
-/** Say what came of it, in the one line for that. An API's own sentence is English. */
+/** Say what came of it, in the one line for that. What went well goes away by itself. An API's own sentence is English. */
 export function tell(text, kind = "good", api = false) {
   const line = $("told");
   line.dataset.kind = kind;
@@ -86,6 +88,8 @@ export function tell(text, kind = "good", api = false) {
   if (api) line.lang = "en";
   else line.removeAttribute("lang");
   line.hidden = !text;
+  clearTimeout(telling);
+  if (text && kind === "good") telling = setTimeout(() => tell(""), TOLD_MS);
 }
 
 /** Tell of an answer: what was done, or why not. Somebody else's change asks for a reload. True when it was done. */

@@ -14,7 +14,7 @@ async def test_a_page_shows_and_nothing_is_complained_about(visit: Visit, new_sa
     """With the policy in force: no console line, the countdown runs."""
     drop = await new_sale(allocation(opens_in_s=600))
     opened = await visit(f"/en/d/{drop.id}")
-    await opened.state("loading")
+    await opened.state("upcoming")
     assert await opened.page.title() == "Engineering edition · Flashsale"
 
 

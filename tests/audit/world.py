@@ -31,7 +31,7 @@ KEYS = Keys({0: bytes(range(32))})
 OPERATOR = "member:1"
 TABLES = (
     "drops", "allocations", "reservations", "orders", "payments", "pgqueuer", "audit", "fcode_batches", "fcode_bound",
-    "fcode_revoked", "rehearsals",
+    "fcode_revoked", "drop_words", "rehearsals",
 )  # fmt: skip
 STATUS = {"paused": 503, "not_eligible": 403, "not_open": 403, "fcode_invalid": 422}
 

@@ -34,7 +34,7 @@ NewSale = Callable[..., Awaitable[Drop]]
 Visit = Callable[..., Awaitable[Opened]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
     """The application, set up; anybody may sign in as anybody."""
     settings = Settings(
@@ -55,7 +55,7 @@ async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
     await made.cleanup()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def service(runner: Runner) -> Service:
     """The running application: its address, its parts, tokens for its members."""
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -68,7 +68,7 @@ async def service(runner: Runner) -> Service:
     return Service(url=f"http://127.0.0.1:{runner.addresses[0][1]}", context=context, token=token)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def http(service: Service) -> AsyncIterator[ClientSession]:
     """A client without a browser."""
     async with ClientSession(service.url) as session:

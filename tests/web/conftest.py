@@ -16,7 +16,7 @@ FCODE_KEY = new_master(bytes(range(32)))
 SECRET = "tests' secret, long enough for HS256: 32 bytes and more"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
     """The application, set up."""
     settings = Settings(
@@ -33,7 +33,7 @@ async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
     await made.cleanup()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def service(runner: Runner) -> str:
     """Base URL of the running application."""
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -41,7 +41,7 @@ async def service(runner: Runner) -> str:
     return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def http(service: str) -> AsyncIterator[ClientSession]:
     """A client of the application: `http.get("/v1/drops")`."""
     async with ClientSession(service) as session:

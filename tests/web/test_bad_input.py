@@ -20,7 +20,7 @@ CUTOFF = "2011-08-16T00:00:00+08:00"
 OTHER_SECRET = "not the service's secret, yet as long as one must be"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ops(token: Token) -> dict[str, str]:
     """An operator's headers."""
     return token(901, role="ops")

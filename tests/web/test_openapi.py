@@ -41,7 +41,7 @@ STREAMS = "/(events|live)$"
 OUR_FAULT = "Something went wrong on our side"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def document(http: ClientSession) -> Json:
     """The document, as served."""
     answer = await call(http, "GET", "/openapi.json")
@@ -50,7 +50,7 @@ async def document(http: ClientSession) -> Json:
     return answer.body
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def apart(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
     """A client of a service with a database of its own, which the many drops made here do not leave full."""
     connection = await asyncpg.connect(urls.database_url)

@@ -161,6 +161,11 @@ def config(token: dict[str, str], drops: list[str], sold: dict[str, str], batche
                 "enabled": False,
                 "not_a_server_error": {"enabled": True, "expected-statuses": ["2xx", "3xx", "4xx", 503]},
                 **{check: {"enabled": True} for check in CHECKS},
+                # As usual, and 413: what is too long for its field may be too long for a body.
+                "negative_data_rejection": {
+                    "enabled": True,
+                    "expected-statuses": [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, "5xx"],
+                },
             },
             "generation": {"deterministic": True, "max-examples": EXAMPLES_MAX, "database": "none"},
             "phases": {"stateful": {"generation": {"max-examples": EXAMPLES_MAX}}},

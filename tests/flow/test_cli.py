@@ -335,6 +335,8 @@ async def test_interrupted_import_leaves_nothing(service: Up) -> None:
         stdin=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environ(),
+        # What a terminal would give it, also where the tests run in the background, where Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdin is not None
     assert process.stderr is not None

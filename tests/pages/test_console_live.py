@@ -1,9 +1,13 @@
 """Operators watch a sale: frames with their age, a balance that is told in words, a report, a rehearsal."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
 
+from flashsale import embedded
+from tests.ledger.support import new_database
 from tests.pages.conftest import NewSale, Visit
 from tests.pages.console import keep, open_console, told
 from tests.pages.support import MEMBERS, Service, hold
@@ -22,6 +26,13 @@ window.EventSource = class extends EventTarget {
 };
 """
 UNITS = {"quantity": 10, "available": 7, "pending": 0, "held": 2, "confirmed": 1, "took_ms": 1.0}
+
+
+@pytest.fixture(scope="module")
+async def urls(urls: embedded.Servers) -> AsyncIterator[embedded.Servers]:
+    """The session's servers, with a database of this module: the auditor looks at all orders and jobs there are."""
+    async with new_database(urls.database_url) as url:
+        yield embedded.Servers(urls.redis_url, url, urls.supervisor)
 
 
 def frame(at: str, read_at: str, **other: Any) -> dict[str, Any]:  # noqa: ANN401 -- groups of a frame

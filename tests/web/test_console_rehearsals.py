@@ -1,15 +1,25 @@
 """Rehearsals: a hidden copy is sold and audited, the real drop is not touched, no shop hears of it, one at a time."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
+from flashsale import embedded
 from flashsale.domain import OrderState
 from flashsale.web.app import Runner
+from tests.ledger.support import new_database
 from tests.support import unique, until
 from tests.web.calls import Json, allocation_body, assert_refused, at, call, drop_body
 from tests.web.conftest import Token
+
+
+@pytest.fixture(scope="module")
+async def urls(urls: embedded.Servers) -> AsyncIterator[embedded.Servers]:
+    """The session's servers, with a database of this module: the auditor looks at all orders and jobs there are."""
+    async with new_database(urls.database_url) as url:
+        yield embedded.Servers(urls.redis_url, url, urls.supervisor)
 
 
 @pytest.fixture(scope="session")

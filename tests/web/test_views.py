@@ -2,11 +2,12 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
-from flashsale.gate import Gate, Status, connect
+from flashsale.gate import Gate, Status, Unarmed, connect
 from flashsale.ids import new_ids
 from flashsale.web import board as board_module
 from flashsale.web import views
@@ -59,6 +60,27 @@ async def test_a_page_of_drops_hears_the_gate_on_each(node: Node, new_drop: NewD
     statuses = await Board(node.gate).statuses(drops)
     assert [s.available["a"] if s is not None else None for s in statuses] == list(range(CALLS_MAX + 4))
     assert await Board(node.gate).statuses([]) == []
+
+
+async def test_the_clock_that_is_told_is_not_ahead_of_the_gate(
+    node: Node, new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the question was on its way: who presses by this clock must not come before the opening."""
+    drop = await new_drop(allocation())
+    ask, late = node.gate.status, asyncio.Event()
+
+    async def slowly(*args: Any, **named: Any) -> Any:  # noqa: ANN401 -- as the gate's
+        asyncio.get_running_loop().call_later(0.3, late.set)
+        await late.wait()
+        return await ask(*args, **named)
+
+    monkeypatch.setattr(node.gate, "status", slowly)
+    told = await Board(node.gate).status(drop)
+    monkeypatch.undo()
+    now = await node.gate.status(drop, drop.epoch)
+    assert told is not None
+    assert not isinstance(now, Unarmed)
+    assert told.now_ms <= now.now_ms
 
 
 async def test_a_gate_that_stalls_costs_a_page_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:

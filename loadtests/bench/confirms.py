@@ -21,8 +21,8 @@ from loadtests.tokens import Minter
 DROP = "confirmed"
 UNITS = 2**31 - 1
 FIRST_HOLDS = 1_000
-FASTER = 2
-"""A confirm is at most so many times as fast as the reservation that it needs: sizes the first file."""
+FASTER = 6
+"""A confirm is at most so many times as fast as the first reservations, on a cold service: sizes the first file."""
 CONFIRMED = Expected(200, '"confirmed"')
 
 

@@ -376,8 +376,8 @@ class ModelGate(Gate):
             total = self._find(key, int)
             if total is not None:
                 self._keys[key] = total + more
-            elif more:
-                self._put(key, more, window_ms)
+            elif more:  # what a call reads of the clock it reads once
+                self._keys[key], self._ends[key] = more, now + window_ms
             answer.append((self._find(key, int) or 0, self._ends[key] - now if key in self._keys else 0))
         return answer
 

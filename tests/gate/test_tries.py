@@ -1,6 +1,7 @@
 """Failed tries are counted in windows that end by themselves, for all processes, however many subjects a call names."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 
@@ -69,6 +70,13 @@ async def test_the_model_counts_in_the_same_way() -> None:
     model.away = True
     with pytest.raises(GateUnavailable):
         await model.tries([("m:1", 1)], WINDOW_MS)
+
+
+async def test_the_models_clock_may_go_on_within_a_call() -> None:
+    """A window is no longer than it was meant to be, by the call's own reading."""
+    ticks = itertools.count(1_000)
+    model = ModelGate(new_ids=new_ids, now_ms=lambda: next(ticks))
+    assert await totals(model, ("m:1", 3), ("m:2", 0), ("m:3", 1)) == [3, 0, 1]
 
 
 @pytest.mark.parametrize(

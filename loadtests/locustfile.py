@@ -26,6 +26,7 @@ from locust.exception import StopUser
 from locust.rpc.protocol import Message
 from locust.runners import LocalRunner, MasterRunner, Runner, WorkerRunner
 
+from loadtests.crowd import ctrl_c
 from loadtests.crowd.book import Book
 from loadtests.crowd.door import Health, let_in, parcel, read_clock
 from loadtests.crowd.gathering import Gathering, opened, tell
@@ -226,6 +227,7 @@ def _init(*, runner: Runner, **_: object) -> None:
         runner.register_message("sale", lambda msg, **_: _begin(msg.data))
         runner.register_message("leave", lambda **_: _leave(runner), concurrent=True)
     else:
+        ctrl_c.to_who_waits()
         runner.register_message("parcel", _take)
 
 

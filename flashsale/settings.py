@@ -14,6 +14,7 @@ SWITCHES = frozenset({"public_probes", "fulfilment_allow_private", "sign_in_demo
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Site = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+\Z")]
 Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^#\s]+\Z")]
+PayAddress = Annotated[str, msgspec.Meta(pattern=r"^https?://[^#\s]*\{reservation\}[^#\s]*\Z")]
 HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -70,6 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["member", "payment"],
         _is("Who confirms a hold: its `member`, or a `payment` (a token with the role `payments`)."),
     ] = "member"
+    pay_url: Annotated[
+        PayAddress | None,
+        _is(
+            "Where pages send who holds a unit to pay for it, like `https://pay.example/{reservation}`. "
+            "Only where a `payment` confirms; unset: the shop tells its members itself."
+        ),
+    ] = None
     fulfilment_url: Annotated[str | None, _is("Where orders are sent as webhooks. Unset: they wait in the queue.")] = (
         None
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from fcodes import new_master
 from flashsale import embedded
@@ -20,8 +20,8 @@ from flashsale.web.app import Runner, make_runner
 from flashsale.web.auth import mint
 from flashsale.web.context import Context
 from flashsale.web.routing import CONTEXT
-from tests.pages.support import MEMBERS, Opened, Service
-from tests.support import make_drop
+from tests.pages.support import MEMBERS, WAIT_MS, Opened, Service
+from tests.support import PATIENT, make_drop
 
 FCODE_KEY = new_master(bytes(range(32)))
 SECRET = "tests' secret, long enough for HS256: 32 bytes and more"
@@ -30,12 +30,20 @@ REFUSALS = re.compile(r"responded with a status of (?:401|403|409|410|422|429|50
 """A browser reports them as if they were faults; they are answers, and the page shows each."""
 PHONE = {"width": 390, "height": 844}
 
+expect.set_options(timeout=WAIT_MS)
+
 NewSale = Callable[..., Awaitable[Drop]]
 Visit = Callable[..., Awaitable[Opened]]
 
 
 @pytest.fixture(scope="module")
-async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
+def changes() -> dict[str, Any]:
+    """The settings that a file of tests has otherwise."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+async def runner(urls: embedded.Servers, changes: dict[str, Any]) -> AsyncIterator[Runner]:
     """The application, set up; anybody may sign in as anybody."""
     settings = Settings(
         redis_url=urls.redis_url,
@@ -48,6 +56,8 @@ async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
         status_poll_s=0.5,
         streams_max=3,
         shutdown_timeout_s=5.0,
+        **PATIENT,
+        **changes,
     )
     made = await make_runner(settings)
     await made.setup()
@@ -132,7 +142,7 @@ async def visit(browser: Browser, service: Service) -> AsyncIterator[Visit]:
             if window is None:
                 window = await browser.new_context(**{"base_url": service.url, "viewport": PHONE, **options})
                 closing.push_async_callback(window.close)
-                window.set_default_timeout(20_000)
+                window.set_default_timeout(WAIT_MS)
             if member is not None:
                 await service.sign_in(window, member, role)
             page = await window.new_page()

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from flashsale.domain import Allocation, Drop, Fcode, Points, Text, Tier
+from flashsale.domain import Allocation, Drop, Fcode, Money, Points, Text, Tier
 from flashsale.drops import unknown_drop
 from flashsale.web.context import Context
 from flashsale.web.pages.serving import send
@@ -16,6 +16,8 @@ from flashsale.web.routing import check_id
 PAGE_CACHE: Final = "public, max-age=5"
 SHELL_CACHE: Final = "public, max-age=60"
 ALBUM_MAX: Final = 60
+CHOICES_MAX: Final = 50
+"""Who may have more presses again."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -55,6 +57,14 @@ def _batch(a: Allocation) -> dict[str, object]:
     }
 
 
+def _choices(drop: Drop) -> list[tuple[int, Money]]:
+    """How many one may ask for at once, and what they cost; none where there is nothing to choose."""
+    if drop.per_member == 1:
+        return []
+    numbers = range(1, min(drop.per_member, CHOICES_MAX) + 1)
+    return [(n, Money(n * drop.price.amount, drop.price.currency)) for n in numbers]
+
+
 def picture_of(picture: str | None) -> dict[str, object] | None:
     """Where a picture is and how large; its name tells."""
     if picture is None:
@@ -78,6 +88,8 @@ async def drop_page(request: web.Request, context: Context, site: Site, language
             "drop": drop,
             "channel": context.settings.channel,
             "confirm_by": context.settings.confirm_by,
+            "pay_url": context.settings.pay_url,
+            "choices": _choices(drop),
             "told": told(drop, language),
             "picture": picture_of(drop.picture),
             "batches": [_batch(a) for a in here if not isinstance(a.access, Fcode)],
@@ -124,7 +136,8 @@ async def album(request: web.Request, context: Context, site: Site, language: La
 
 
 async def shell(
-    template: str, request: web.Request, _context: Context, site: Site, language: Language
+    template: str, request: web.Request, context: Context, site: Site, language: Language
 ) -> web.StreamResponse:
     """A page without content of its own: what is personal comes by the API."""
-    return send(request, site.kept(template, language, None, {}), site.headers, cache=SHELL_CACHE)
+    values = {"confirm_by": context.settings.confirm_by, "pay_url": context.settings.pay_url}
+    return send(request, site.kept(template, language, None, values), site.headers, cache=SHELL_CACHE)

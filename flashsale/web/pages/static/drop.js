@@ -5,7 +5,7 @@ import { groupField, grouped, parse } from "./fcode.js";
 import { call, passing, signedIn, waitFor } from "./net.js";
 import { clock as time, day, down, has, inWords, lang, say, showMember, signInPath, span } from "./page.js";
 import { Press, settle } from "./press.js";
-import { kept, nextOpening, panel, stateOf, target } from "./states.js";
+import { kept, nextOpening, panel, room, stateOf, target } from "./states.js";
 import { Watch } from "./watch.js";
 
 const MINUTE = 60000;
@@ -22,6 +22,8 @@ const [act, title, count, text, notice, buy, more, terms, live] = [
 ];
 const drop = $("drop").dataset.drop;
 const payment = act.dataset.confirm === "payment";
+const limit = Number(act.dataset.limit);
+const many = $("many"); // where a member may have several
 const form = $("fcode");
 
 const batches = [...document.querySelectorAll("#batches li")].map((li) => ({
@@ -83,6 +85,7 @@ function onstatus(status) {
   const added = status.allocations.filter((each) => here(each) && !batches.some((b) => b.id === each.id));
   for (const each of added) addBatch(each);
   if (added.length && me) setTimeout(askMine, Math.random() * 1000 * status.spread_s); // may I buy from it?
+  if (flash?.state === "fewer" && !target(batches, me, at)) flash = null; // there are none
   render();
 }
 
@@ -162,7 +165,8 @@ function onverdict(code, body, pressed) {
     batch.soldAt = clock.now();
     watch.ask();
     const other = target(batches, me, clock.now());
-    if (other) return press.start(me.member, { allocation: other.id });
+    if (other) return press.start(me.member, { ...pressed.body, allocation: other.id });
+    if (pressed.body.quantity) fewer(batch);
   } else if (code === "not_open") {
     clock.set();
     watch.ask();
@@ -178,6 +182,12 @@ function onverdict(code, body, pressed) {
   render();
 }
 
+/** So many are not left; whether any are, the next status tells. */
+function fewer(batch) {
+  [batch.state, batch.soldAt, many.value] = ["open", 0, "1"];
+  flashUp({ state: "fewer", text: "fewer.text" });
+}
+
 async function settleHeld(method) {
   const held = shown.reservation;
   if (settling || !held) return;
@@ -189,6 +199,7 @@ async function settleHeld(method) {
   if (status === 200) {
     own(body);
     if (method === "DELETE") flashUp({ state: "cancelled", text: "cancelled.text" });
+    else flashUp({ state: "confirmed", reservation: body }); // and one may go on buying, where several are allowed
   } else if (status === 401) {
     [me, signed] = [null, false];
   } else {
@@ -218,9 +229,11 @@ const acts = {
   buy: () => {
     flash = null;
     const batch = target(batches, me, clock.now());
-    if (batch && me) press.start(me.member, { allocation: batch.id });
+    const quantity = Number(many?.value ?? 1);
+    if (batch && me) press.start(me.member, { allocation: batch.id, ...(quantity > 1 ? { quantity } : {}) });
   },
   signin: signIn,
+  pay: () => location.assign(act.dataset.pay.replace("{reservation}", shown.reservation.id)),
   confirm: () => settleHeld("POST"),
   cancel: () => settleHeld("DELETE"),
   reservations: () => location.assign(`/${lang}/reservations`),
@@ -230,6 +243,7 @@ const acts = {
 buy.removeAttribute("disabled"); // it stays in the tab order, and says by aria-disabled when it does nothing
 buy.addEventListener("click", () => acts[shown.button]?.());
 more.addEventListener("click", () => acts[shown.more]?.());
+many?.addEventListener("change", render);
 
 function codeError(words) {
   $("code-error").textContent = words;
@@ -281,13 +295,23 @@ function set(element, words) {
 const label = (name) => {
   if (name === "signin") return say("signin.button");
   if (name === "confirm") return say("held.button");
+  if (name === "pay") return say("pay.button");
   if (name === "reservations") return say("confirmed.button");
-  return say("buy");
+  return many?.selectedOptions[0].dataset.buy ?? say("buy");
 };
 
+function heldWords(n) {
+  const values = { n, time: time(shown.left) };
+  if (n > 1) return payment ? say("held.paymany", values) : say("held.many", values);
+  return payment ? say("held.pay", values) : say("held.text", values);
+}
+
 function sentence(now) {
-  if (shown.state === "held") return say(payment ? "held.pay" : "held.text", { time: time(shown.left) });
-  if (shown.state === "confirmed") return say("confirmed.text", { order: shown.reservation.order.slice(-6).toUpperCase() });
+  if (shown.state === "held") return heldWords(shown.reservation.quantity);
+  if (shown.state === "confirmed") {
+    const { order, quantity: n } = shown.reservation;
+    return say(n > 1 ? "confirmed.many" : "confirmed.text", { n, order: order.slice(-6).toUpperCase() });
+  }
   if (shown.said !== undefined) return shown.said ?? "";
   const values = { ...shown.values };
   if (shown.until) values.time = time(shown.until);
@@ -339,9 +363,16 @@ function ended(before) {
   return false;
 }
 
+/** How many one may ask for: before the opening, and as long as there is something to buy. */
+function showChoice(now) {
+  const most = room(me, now, limit);
+  for (const option of many.options) option.disabled = Number(option.value) > most;
+  if (Number(many.value) > most) many.value = String(Math.max(1, most));
+  act.toggleAttribute("data-many", shown.button === "buy" || shown.state === "upcoming" || shown.state === "next");
+}
+
 function look(now) {
   const phase = settling ? { phase: "settling" } : press;
-  const limit = Number(act.dataset.limit);
   return panel({ now, batches, me, signedIn: signed, press: phase, flash, online: navigator.onLine, limit });
 }
 
@@ -352,7 +383,8 @@ function render() {
   const before = shown;
   shown = look(now);
   if (ended(before)) shown = look(now);
-  if (shown.state === "held" && payment) [shown.button, shown.more] = [undefined, "cancel"];
+  if (shown.state === "held" && payment) shown.button = act.dataset.pay ? "pay" : undefined;
+  if (many) showChoice(now);
   act.dataset.state = shown.state;
   act.toggleAttribute("data-count", shown.left !== undefined);
   set(title, say(`${shown.state}.title`));
@@ -387,6 +419,7 @@ clock.onset = render;
 window.addEventListener("online", render);
 window.addEventListener("offline", render);
 window.addEventListener("pageshow", (event) => event.persisted && askMine());
+document.addEventListener("visibilitychange", () => payment && shown.state === "held" && !document.hidden && askMine());
 window.addEventListener("storage", (event) => event.key === `flashsale:mine:${drop}` && askMine());
 clock.set();
 watch.ask();

@@ -8,11 +8,14 @@ async function fill(li, item) {
   li.dataset.state = item.state;
   const title = find(".title");
   title.href = `/${lang}/d/${item.drop}`;
-  title.textContent = item.drop;
+  const many = item.quantity > 1 ? `${item.quantity} × ` : "";
+  title.textContent = many + item.drop;
   find(".state").textContent = say(item.state, { time: when(Date.parse(item.expires_at)) });
   find(".detail").textContent = item.order ? say("order", { order: item.order.slice(-6).toUpperCase() }) : "";
   const acts = find(".acts");
   if (item.state !== "held") acts.hidden = true;
+  const pay = find(".pay");
+  if (pay) pay.href = pay.dataset.pay.replace("{reservation}", item.id);
   const act = (name, method, path) =>
     find(name)?.addEventListener("click", async () => {
       acts.hidden = true;
@@ -26,7 +29,7 @@ async function fill(li, item) {
     act(".yes", "POST", `/v1/reservations/${item.id}/confirm`);
     act(".no", "DELETE", `/v1/reservations/${item.id}`);
   }
-  title.textContent = await titleOf(item.drop, lang);
+  title.textContent = many + (await titleOf(item.drop, lang));
 }
 
 list("/v1/me/reservations", fill);

@@ -28,6 +28,9 @@ export function kept(me, now) {
   return { held, confirmed: own.filter((r) => r.state === "confirmed") };
 }
 
+/** How many more a member may order. */
+export const room = (me, now, limit) => limit - kept(me, now).confirmed.reduce((n, r) => n + r.quantity, 0);
+
 function whyNot(batches, me) {
   const all = batches.filter((b) => b.kind !== "fcode");
   const no = all.map((b) => mine(b, me)).find((a) => a && !a.eligible && a.need !== undefined);
@@ -48,7 +51,7 @@ function pressing(press, paused) {
 function sold(open, me, now, limit) {
   const { held, confirmed } = kept(me, now);
   if (held) return { state: "held", left: Date.parse(held.expires_at), button: "confirm", more: "cancel", reservation: held };
-  if (confirmed.length && confirmed.reduce((n, r) => n + r.quantity, 0) >= limit) {
+  if (confirmed.length && room(me, now, limit) <= 0) {
     return { state: "confirmed", button: "reservations", reservation: confirmed[0] };
   }
   return null;

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from flashsale import embedded
 from flashsale.domain import Allocation, Drop
@@ -11,6 +12,11 @@ from flashsale.ledger.migrate import migrate
 from tests.support import NewDrop, Node, make_drop, make_node
 
 PROCESSES_MAX = 4
+
+settings.register_profile(
+    "anywhere", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)  # the same examples each time, on machines however slow
+settings.load_profile("anywhere")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,6 +11,7 @@ from statistics import median
 from loadtests.bench import ablation, confirms, forged
 from loadtests.bench.contest import (
     FIRST_MEMBER,
+    RATE_LIKELY,
     RESERVE,
     SOLD_OUT,
     Contestant,
@@ -67,7 +68,7 @@ async def _all_once(plan: Plan, found: Contestants, order: Sequence[str], durati
         if done := await run(plan, found[name], duration_s):
             runs[name] = done
             for each in found.values() if name == "empty" else ():
-                each.rate_guess = min(each.rate_guess, done.load.rate * RESERVE)
+                each.rate_guess = min(each.rate_guess, max(RATE_LIKELY, done.load.rate * RESERVE))
     return runs
 
 

@@ -212,7 +212,8 @@ def server_binary() -> Path:
 async def cluster(folder: Path, nodes: int) -> AsyncIterator[tuple[str, list["redis.Redis"]]]:
     """A cluster of so many primaries without replicas, in memory: its URL, and a client of each."""
     binary = await asyncio.to_thread(server_binary)
-    ports, buses = free_ports(nodes), free_ports(nodes)
+    drawn = free_ports(2 * nodes)
+    ports, buses = drawn[:nodes], drawn[nodes:]
     async with contextlib.AsyncExitStack() as stack:
         clients: list[redis.Redis] = []
         for at, (port, bus) in enumerate(zip(ports, buses, strict=True)):
@@ -272,14 +273,13 @@ async def measure(
         await arm(gate, drop)
     finally:
         await gate.aclose()
+    before = [await cpu_us(primary) for primary in primaries]
     start_at = time.time() + START_S
     loop = asyncio.get_running_loop()
     pressing = [
         loop.run_in_executor(pool, press, url, drop, 1 + client * MEMBERS_A_CLIENT, start_at, args.seconds)
         for client in range(args.clients)
     ]
-    await asyncio.sleep(max(0.0, start_at - time.time()))
-    before = [await cpu_us(primary) for primary in primaries]
     answered = await asyncio.gather(*pressing)
     count = sum(each.answered for each in answered)
     spent = [(await cpu_us(p) - earlier) / count for p, earlier in zip(primaries, before, strict=True)]

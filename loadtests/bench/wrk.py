@@ -21,6 +21,10 @@ ANSWERS_WITHIN_S = 240
 SCRIPT = Path(__file__).with_name("press.lua")
 
 
+class Silent(Failed):
+    """Nobody answered anything while the run lasted."""
+
+
 class Expected(NamedTuple):
     """What every answer must be: this status, and this word in its body; or else those of `second`."""
 
@@ -116,7 +120,7 @@ def read_output(output: str, command: str) -> Load:
             f"{said['broken']} connections broke or answers took over {ANSWER_TIMEOUT_S} s"
         )
     if requests == 0:
-        raise Failed("not one request was answered")
+        raise Silent("not one request was answered")
     answers = int(said["expected"]) + int(said["second"]) + unexpected
     if int(said.get("answers_wanted", answers)) != answers:
         raise Failed(f"of {said['answers_wanted']} answers {answers} came within {ANSWERS_WITHIN_S} s")

@@ -73,7 +73,7 @@ def eager(visit: Visit) -> None:
     """Who is there before the opening presses before it, and comes again when told to, with the same key."""
     visit.look()
     early = visit.guest.look_at_s < -EARLY_S
-    due = visit.opening - EARLY_S * visit.random.uniform(0.5, 1.0) if early else visit.press_due
+    due = visit.opening + visit.guest.look_at_s * visit.random.uniform(0.2, 0.9) if early else visit.press_due
     said = visit.press(due, visit.wish())
     if (reservation := _reservation(said)) is not None and said is not None:
         _confirm(visit, reservation, said.at)

@@ -43,6 +43,17 @@ def won(member: int) -> Find:
     return lambda line, _: (line["call"], line.get("member"), line["status"]) == ("reserve", member, 201)
 
 
+def heard_when_won(call: str, member: int) -> Journal:
+    """An operator hears of what was done no sooner than a member's reservation is made."""
+
+    def put_off(lines: list[Json], world: World) -> None:
+        late = next(line["heard_at"] for line in lines if won(member)(line, world))
+        line = next(line for line in lines if line["call"] == call)
+        line["heard_at"] = max(late, line["heard_at"])
+
+    return put_off
+
+
 def again(line: Json, _: World) -> bool:
     """The answer to who asked again with the same key."""
     return bool(line["call"] == "reserve" and line["status"] == 200 and line["member"] == 1)

@@ -72,6 +72,6 @@ asyncio.run(main())
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
+    line = await asyncio.wait_for(process.stdout.readline(), 120)
     assert line, f"it ended with {await process.wait()}"
     return process, json.loads(line)

@@ -67,10 +67,13 @@ async def test_last_words_are_those_of_this_start_only(tmp_path: Path) -> None:
 
 async def test_a_program_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
     """After `ready_timeout_s` it is a SetupError, and the process is gone."""
-    async with Supervisor() as supervisor:
+    events: list[Event] = []
+    async with Supervisor(events.append) as supervisor:
         with pytest.raises(SetupError, match=r"one was not ready within 0\.3 s"):
-            await supervisor.start(shell(tmp_path, "echo $$ > pid; exec sleep 100", ready_timeout_s=0.3))
-    assert not alive([int((tmp_path / "pid").read_text())])
+            await supervisor.start(shell(tmp_path, "exec sleep 100", ready_timeout_s=0.3))
+    pids = {event.pid for event in events if event.pid}
+    assert pids
+    assert not alive(pids)
 
 
 async def test_what_cannot_be_run_is_a_setup_error(tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ async def test_when_the_supervisor_is_killed_its_programs_get_their_stop_signal(
             folder = Path(sys.argv[1])
             async def ready():
                 return (folder / "pid").exists()
-            work = "trap 'touch orderly; exit' TERM; echo $$ > pid; while :; do sleep 0.01; done"
+            work = "trap 'touch orderly; exit' TERM; echo $$ > new; mv new pid; while :; do sleep 0.01; done"
             program = Program(name="one", argv=("/bin/sh", "-c", work), env={}, cwd=folder, ready=ready)
             async with Supervisor() as supervisor:
                 await supervisor.start(program)

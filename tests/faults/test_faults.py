@@ -12,7 +12,7 @@ from tests.faults.machine import Outcome
 from tests.faults.run import Options, run
 
 SEED = 1
-RATE = 80.0
+RATE = 40.0
 STRIKES = ("web killed", "valkey killed", "valkey emptied", "postgres killed", "ledger replies lost")
 
 

@@ -45,6 +45,7 @@ def pauses(first: bytes, second: bytes, kind: str) -> Script:
 def long_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may hold up both sides, and a second answer of ours comes by a timer: leave it the time."""
     monkeypatch.setattr(connections, "REST_S", 0.1)
+    monkeypatch.setattr("flashsale.endpoint.DRAIN_TIMEOUT_S", 10.0)
 
 
 KINDS = ["together", "two packets", "later", "end of the first with the second", "half of the second"]
@@ -105,7 +106,7 @@ async def test_without_our_connections_it_would_be(kind: str) -> None:
         def there_is_more() -> bool:
             return any(connection._buffer for idle in connector._conns.values() for connection, _ in idle)
 
-        await until(there_is_more, "the second answer has come", 5)
+        await until(there_is_more, "the second answer has come")
         async with session.post(there.url, data=BODY) as second:
             assert [first.status, second.status] == [500, 200]
 
@@ -134,7 +135,7 @@ async def test_who_answers_twice_once_gets_a_connection_for_each_message() -> No
         assert sender._session is not None
         assert isinstance(sender._session.connector, connections.Connector)
         assert not sender._session.connector._conns
-        await until(lambda: there.open == 0, "all are closed", 5)
+        await until(lambda: there.open == 0, "all are closed")
 
 
 @pytest.mark.parametrize("cut", [-1, 20])
@@ -180,7 +181,7 @@ async def test_what_nobody_asked_for_closes_the_connection_at_once() -> None:
         assert await sender.send(ID, BODY) == Delivered(200)
         assert there.open == 1
         writers[0].write(b"HTT")
-        await until(lambda: there.open == 0, "the connection is closed", 5)
+        await until(lambda: there.open == 0, "the connection is closed")
         assert await sender.send(ID, BODY) == Delivered(200)
 
 

@@ -13,14 +13,15 @@ from flashsale import embedded
 from flashsale.domain import SOLD_OUT, Access, Allocation, Claim, Drop, Everyone, Fcode, Points, Refusal, Tier, Verdict
 from flashsale.drops import AllocationChange
 from flashsale.errors import Unavailable
-from flashsale.gate import LEASE_MS, Gate, Unarmed, keys
+from flashsale.gate import Gate, Unarmed, keys
 from flashsale.leases import LEASE_S, Leases, _nobodys_own
 from flashsale.reservations import Held, Known, Limits
 from tests.flow.faults import id_of, press
-from tests.support import NewDrop, Node, allocation, claim, make_drop, make_node, until
+from tests.support import PATIENCE_S, NewDrop, Node, allocation, claim, make_drop, make_node, until
 
-AT_ONCE = Limits(leases_from=1)
+AT_ONCE = Limits(leases_from=1, answer_max_s=PATIENCE_S)
 LONG_MS = 3_000
+ENDLESS_MS = 60_000
 BOUGHT: dict[str, str] = {}
 """By drop, the reservation of its one unit."""
 
@@ -32,6 +33,13 @@ async def nodes(urls: embedded.Servers) -> AsyncIterator[list[Node]]:
     yield made
     for each in made:
         await each.aclose()
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that nobody waits for."""
+    monkeypatch.setattr("flashsale.gate.LEASE_MS", ENDLESS_MS)
+    monkeypatch.setattr("flashsale.reconcile.LEASE_MS", ENDLESS_MS)
 
 
 @pytest.fixture
@@ -165,7 +173,7 @@ async def test_a_yes_is_kept_back_while_a_lease_is_out(
 
 
 async def test_a_yes_that_is_told_at_once_is_denied_in_this_harness(
-    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, long: None
+    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, endless: None
 ) -> None:
     """The negative control: the other process has not heard of it, and refuses who has it (I8)."""
     monkeypatch.setattr(Leases, "kept_back_s", 0.0)
@@ -175,7 +183,7 @@ async def test_a_yes_that_is_told_at_once_is_denied_in_this_harness(
 
 
 async def test_a_new_gate_that_knows_of_no_lease_breaks_one_in_this_harness(
-    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, long: None
+    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, endless: None
 ) -> None:
     """The negative control: it keeps nothing back, and the lease that the lost one gave is still out (I8)."""
     monkeypatch.setattr("flashsale.reconcile.LEASE_MS", 0)
@@ -195,7 +203,7 @@ async def test_an_operator_is_answered_when_the_leases_are_over(
 
 
 async def test_an_operator_who_is_answered_at_once_is_contradicted_in_this_harness(
-    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, long: None
+    nodes: list[Node], new_drop: NewDrop, monkeypatch: pytest.MonkeyPatch, endless: None
 ) -> None:
     """The negative control: the unit is there, and a process refuses who asks for it."""
 
@@ -231,7 +239,9 @@ async def test_the_lane_of_codes_is_asked_for(nodes: list[Node], new_drop: NewDr
     assert await nodes[0].reservations.reserve(codes.id, claim(2, "f")) == Refusal(Verdict.FCODE_INVALID)
 
 
-async def test_a_lost_gate_does_not_forget_that_leases_are_out(nodes: list[Node], new_drop: NewDrop) -> None:
+async def test_a_lost_gate_does_not_forget_that_leases_are_out(
+    nodes: list[Node], new_drop: NewDrop, long: None
+) -> None:
     """The next one keeps everything back for as long; a drop's first gate keeps nothing back."""
     drop = await new_drop(allocation(quantity=2))
     await nodes[0].catalog.get(drop.id)
@@ -243,7 +253,7 @@ async def test_a_lost_gate_does_not_forget_that_leases_are_out(nodes: list[Node]
     assert now is not None
     status = await nodes[0].gate.status(now, now.epoch)
     assert not isinstance(status, Unarmed)
-    assert 0 < status.out_ms <= LEASE_MS
+    assert 0 < status.out_ms <= LONG_MS
 
 
 async def test_members_that_cannot_be_read_cost_the_lease_and_nothing_else(

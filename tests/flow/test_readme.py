@@ -26,6 +26,7 @@ async def service() -> AsyncIterator[Up]:
     """What `make up` starts."""
     with reachable_folder() as folder:
         async with up(folder / "data") as started:
+            await started.said("Demo drop demo-1: 200 phones")
             yield started
 
 
@@ -103,6 +104,8 @@ async def test_receiver_and_service_are_started_as_printed(service: Up, tmp_path
                 while not (line := (await process.stdout.readline()).decode()).startswith("ready "):
                     assert line, "it ended before it was ready"
                 own = Up(Running(process, folder / "none"), folder / "data", line.split()[1])
+                while not (line := (await process.stdout.readline()).decode()).startswith("Demo drop demo-1: "):
+                    assert line, "it ended before there was a drop"
                 answer = json.loads(await shell(own, BLOCKS[3][1], tmp_path))
                 while not (line := (await process.stdout.readline()).decode()).startswith("order.confirmed "):
                     assert line, "it ended before the order arrived"

@@ -79,8 +79,8 @@ async def test_a_grant_that_nobody_committed_is_sold_again(node: Node, new_drop:
 async def test_a_grant_is_given_three_seconds(node: Node, new_drop: NewDrop) -> None:
     """Until then its commit may be under way; then the round itself, with nothing else to help, returns the unit."""
     drop = await new_drop(allocation(quantity=1))
-    await granted(node, drop, 1)
     began = asyncio.get_running_loop().time()
+    await granted(node, drop, 1)
 
     async def voided() -> bool:
         return (await node.reconciler.run_once()).voided == 1

@@ -19,7 +19,18 @@ from flashsale.ledger.migrate import migrate
 from flashsale.process import RETRY_MAX_S, retry_delay_s, until_available, url_of
 from flashsale.serve import listen
 from flashsale.web.auth import mint
-from tests.flow.command import SECRET, Running, environ, get, post, reachable_folder, running, until, until_status
+from tests.flow.command import (
+    SECRET,
+    Running,
+    alive,
+    environ,
+    get,
+    post,
+    reachable_folder,
+    running,
+    until,
+    until_status,
+)
 
 OPS = mint(SECRET, member=1, role="ops", expires_at=4e9)
 SHOPPER = mint(SECRET, member=7, expires_at=4e9)
@@ -106,7 +117,7 @@ async def test_hanging_web_process_is_replaced(stores: dict[str, str]) -> None:
         await until_status(f"{url}/readyz", 200)
         [hanging] = psutil.Process(process.pid).children()
         hanging.suspend()
-        await until(lambda: not hanging.is_running() or hanging.status() == psutil.STATUS_ZOMBIE, "it is killed")
+        await until(lambda: not alive([hanging]), "it is killed")
         await until_status(f"{url}/readyz", 200)
         assert [each.pid for each in psutil.Process(process.pid).children()] != [hanging.pid]
     finally:

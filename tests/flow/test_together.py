@@ -13,13 +13,13 @@ from flashsale.errors import Overloaded
 from flashsale.gate import Decisions, Unarmed
 from flashsale.reservations import Held, Known, Limits, Outcome
 from tests.flow.faults import HeldBack
-from tests.support import NewDrop, Node, allocation, claim, make_node, until
+from tests.support import PATIENCE_S, NewDrop, Node, allocation, claim, make_node, until
 
 
 @pytest.fixture
 async def small(urls: embedded.Servers) -> AsyncIterator[Node]:
     """A process whose calls to the ledger take 3 grants."""
-    node = await make_node(urls, limits=Limits(gate_batch_max=20, ledger_batch_max=3))
+    node = await make_node(urls, limits=Limits(gate_batch_max=20, ledger_batch_max=3, answer_max_s=PATIENCE_S))
     yield node
     await node.aclose()
 
@@ -93,7 +93,7 @@ async def test_a_gate_that_was_emptied_is_rebuilt_and_all_are_answered(
 
 async def test_who_is_refused_waits_for_nobody_s_commit(urls: embedded.Servers, new_drop: NewDrop) -> None:
     """Losers hear their verdict while the winner's commit is held up, and more than one call's worth of them."""
-    node = await make_node(urls, limits=Limits(gate_batch_max=4), make_store=HeldBack)
+    node = await make_node(urls, limits=Limits(gate_batch_max=4, answer_max_s=PATIENCE_S), make_store=HeldBack)
     drop = await new_drop(allocation(quantity=1))
     await node.catalog.get(drop.id)
     heard: dict[int, Outcome | Exception] = {}

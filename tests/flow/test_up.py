@@ -55,7 +55,7 @@ async def service() -> AsyncIterator[Up]:
 
 async def test_ready_means_that_it_serves(service: Up) -> None:
     """After the ready line the probes answer, and run.json tells who runs where; only its owner can read it."""
-    assert await until_status(f"{service.url}/readyz", 200, timeout_s=5)
+    assert await until_status(f"{service.url}/readyz", 200)
     path = service.data_dir / "run.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert set(service.run) == {"url", "redis_url", "database_url", "pids"}
@@ -255,7 +255,7 @@ async def test_killed_web_process_is_replaced(service: Up) -> None:
     os.kill(min(before), signal.SIGKILL)
 
     def replaced() -> bool:
-        now = {each.pid for each in web.children() if each.status() != psutil.STATUS_ZOMBIE}
+        now = set(alive(web.children()))
         return len(now) == 2 and min(before) not in now
 
     await until(replaced, "there are two web processes again")
@@ -270,7 +270,7 @@ async def test_data_directory_has_one_user(service: Up) -> None:
     assert (code, out) == (2, "")
     assert re.fullmatch(r"flashsale: The data directory \S+ is in use by process \d+\. .*\n", err)
     assert service.run == before
-    await until_status(f"{service.url}/readyz", 200, timeout_s=5)
+    await until_status(f"{service.url}/readyz", 200)
 
 
 @pytest.mark.long
@@ -306,7 +306,7 @@ async def test_stop_leaves_nothing_running_and_restart_finds_the_data(home: Path
 async def test_stop_before_ready_leaves_nothing_running(home: Path) -> None:
     """Ctrl-C while it starts ends what has started by then; it never was ready, so the exit code is 1."""
     async with running("up", "--port", "0", "--data-dir", str(home / "data")) as started:
-        await until((home / "data" / "postgres.log").exists, "Postgres is being started")
+        await until((home / "data" / "initdb.log").exists, "Postgres is being set up")
         processes = family(started.process.pid)
         started.process.send_signal(signal.SIGINT)
         assert await started.ended() == (1, "")
@@ -339,7 +339,7 @@ async def test_log_lines_go_to_files_where_a_terminal_is_not_to_be_flooded(servi
     async with flashsale_up.running(
         load(environment), flashsale_up.Options(environ=environment, log_files=True), said.append
     ) as url:
-        await until_status(f"{url}/readyz", 200, timeout_s=5)
+        await until_status(f"{url}/readyz", 200)
         assert said == [f"Log lines of web and worker: {home}/data/web.log, {home}/data/worker.log."]
         for name, event in (("web", "web.serving"), ("worker", "worker.started")):
             path = home / "data" / f"{name}.log"

@@ -16,7 +16,7 @@ from flashsale.ledger import ListedOrder, OrderStore, consume
 from flashsale.orders import TAKEN_PER_SENT, Deliveries
 from flashsale.reservations import Held
 from flashsale.webhooks import make_secret, parse_secret
-from tests.support import Node, allocation, claim, make_drop, until
+from tests.support import TIMEOUT_S, Node, allocation, claim, make_drop, until
 
 SECRET = make_secret(bytes(range(32)))
 QUICK = (0.05, 0.1, 0.15)
@@ -82,7 +82,7 @@ async def delivering(
         shop_url,
         secret=parse_secret(SECRET),
         allow_private=True,
-        timeout_s=5,
+        timeout_s=TIMEOUT_S,
         connections_max=at_once_max,
         now=lambda: 1_700_000_000.0,
     )
@@ -108,7 +108,7 @@ async def delivering(
             admit=admit,
             admitted=deliveries.admitted,
             taken_max=TAKEN_PER_SENT * at_once_max,
-            timeout_s=5,
+            timeout_s=TIMEOUT_S,
             stopping=stopping,
         )
     )

@@ -340,7 +340,7 @@ async def test_a_node_that_dies_takes_its_stripes_along_and_no_unit(node: Node, 
     with pytest.raises(Unavailable):
         await node.reservations.reserve(drop.id, claim(members_at(dead[0], STRIPES, 2)[1]))
     sold = STRIPES
-    for member in members_at(alive[0], STRIPES, UNITS, first=1_000):
+    for member in members_at(alive[0], STRIPES, UNITS - STRIPES - 1, first=1_000):
         try:
             answer = await node.reservations.reserve(drop.id, claim(member))
         except Unavailable:

@@ -205,11 +205,19 @@ async def test_a_rebuild_knows_what_is_spent_and_what_is_revoked(gate: Gate) -> 
 
 async def test_codes_expire_to_the_millisecond_of_the_servers_clock(gate: Gate) -> None:
     """Honoured until then, and not from then on: asked until it has passed."""
-    ends = datetime.now(UTC) + timedelta(seconds=0.5)
+    words = await words_until_the_code_ends(gate, datetime.now(UTC) + timedelta(seconds=0.5))
+    for lead_s in (5, 30):
+        if words[0] != "held":  # arming took longer than that
+            words = await words_until_the_code_ends(gate, datetime.now(UTC) + timedelta(seconds=lead_s))
+    assert words[0] == "held"
+
+
+async def words_until_the_code_ends(gate: Gate, ends: datetime) -> list[str]:
+    """What is heard of one that ends then, each word checked by the gate's own clock."""
     drop = await armed(gate, LANE, told=Told([fcodes(1, expires_at=ends), fcodes(2, expires_at=ends + HOUR)]))
     ends_ms = (ends - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    words = []
-    async with asyncio.timeout(60):
+    words: list[str] = []
+    async with asyncio.timeout(120):
         while "fcode_invalid" not in words:
             decided = await gate.decide(drop, 0, [claim(1, code=number(1, 0)), claim(2, code=number(2, 0))])
             assert isinstance(decided, Decisions)
@@ -218,7 +226,7 @@ async def test_codes_expire_to_the_millisecond_of_the_servers_clock(gate: Gate) 
             assert await gate.release(drop.id, [(r.id, r.member) for r in decided.results if isinstance(r, Grant)])
             words.append(word)
             await asyncio.sleep(0.002)
-    assert words[0] == "held"
+    return words
 
 
 async def test_codes_that_are_lost_half_way_are_not_put_in_place(gate: Gate, valkey: "redis.asyncio.Redis") -> None:

@@ -34,6 +34,10 @@ SHORT_S = 1.0
 """A frozen server is given up after this."""
 
 
+PROMOTED_S = 90.0
+"""A Sentinel that was not let run for two seconds takes part in nothing for 30."""
+
+
 class Impatient(Gate):
     """Gives a frozen server up soon."""
 
@@ -87,7 +91,7 @@ async def sentinel(pair: Replicated) -> str:
     """The URL of a Sentinel that watches the pair."""
     port = free_port()
     await pair.supervisor.start(
-        sentinel_program(port, pair.folder, SERVICE, pair.ports[0], down_after_ms=300, failover_timeout_ms=5_000)
+        sentinel_program(port, pair.folder, SERVICE, pair.ports[0], down_after_ms=2_000, failover_timeout_ms=5_000)
     )
     async with client_at(port) as client:
 
@@ -136,7 +140,7 @@ async def test_a_sale_goes_on_over_a_failover(urls: embedded.Servers, pair: Repl
             async def promoted() -> bool:
                 return bool((await pair.second.info("replication"))["role"] == "master")
 
-            await until(promoted, "the replica is the primary")
+            await until(promoted, "the replica is the primary", PROMOTED_S)
             assert await pair.second.exists(*keys.stripe(drop.id)[:4]) == 4
             await until(lambda: sold_one(node, drop, 3), "the sale goes on")
         finally:
@@ -218,4 +222,4 @@ async def test_a_closed_gate_leaves_no_connection_to_any_sentinel(sentinel: str)
         async def gone() -> bool:
             return len(await client.client_list()) <= before
 
-        await until(gone, "the Sentinel has no more clients than before", 5)
+        await until(gone, "the Sentinel has no more clients than before")

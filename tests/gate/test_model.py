@@ -20,8 +20,7 @@ from tests.gate.commands import carry_out, look, new_world
 from tests.gate.model import ModelGate
 from tests.gate.model_rules import Codes
 from tests.gate.stories import STORIES, Story, story_of
-
-TIMEOUT_S = 5.0
+from tests.support import TIMEOUT_S
 
 
 def _numbered() -> Callable[[int], list[str]]:

@@ -17,7 +17,7 @@ from flashsale.gate import Decisions, Gate, Unarmed, connect
 from flashsale.ids import new_ids
 from flashsale.reservations import Held, Limits
 from tests.gate.support import Told, armed, fcodes, number, plain_client
-from tests.support import TIMEOUT_S, NewDrop, Node, allocation, claim, make_node, unique
+from tests.support import PATIENCE_S, TIMEOUT_S, NewDrop, Node, allocation, claim, make_node, unique
 
 BUYERS = 500
 UNITS = 10
@@ -85,7 +85,10 @@ async def test_exactly_as_many_as_there_are_units_hear_yes(
     urls: embedded.Servers, node: Node, new_drop: NewDrop
 ) -> None:
     """Through three processes, one Lua call and one transaction for each press, and combined in batches."""
-    for limits in (Limits(gate_batch_max=1, ledger_batch_max=1), Limits()):
+    for limits in (
+        Limits(gate_batch_max=1, ledger_batch_max=1, answer_max_s=PATIENCE_S),
+        Limits(answer_max_s=PATIENCE_S),
+    ):
         drop = await new_drop(allocation(quantity=UNITS))
         nodes = [await make_node(urls, limits=limits) for _ in range(3)]
         try:

@@ -122,12 +122,14 @@ async def test_a_reply_that_comes_too_late_is_not_taken_for_the_next_one(
 ) -> None:
     """The caller hears 'unavailable'; what the call did after all is pending, for the janitor to find."""
     drop = await armed(gate, allocation("a", 5))
-    hasty = Gate(connect(urls.redis_url, timeout_s=0.2), timeout_s=0.2, new_ids=new_ids)
+    hasty = Gate(connect(urls.redis_url, timeout_s=TIMEOUT_S), timeout_s=TIMEOUT_S, new_ids=new_ids)
     try:
         await hasty.ping()
         await valkey.execute_command("CLIENT", "PAUSE", 30_000, "WRITE")  # type: ignore[no-untyped-call]
-        with pytest.raises(GateUnavailable):
-            await hasty.decide(drop, 0, [claim(1), claim(2)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hasty, "_timeout_s", 0.2)
+            with pytest.raises(GateUnavailable):
+                await hasty.decide(drop, 0, [claim(1), claim(2)])
         await valkey.execute_command("CLIENT", "UNPAUSE")  # type: ignore[no-untyped-call]
         decided = await hasty.decide(drop, 0, [claim(3)])
         assert isinstance(decided, Decisions)

@@ -64,6 +64,7 @@ class Pair:
         for pool in real._pools:  # nothing of this must outlive a crash
             async with pool.connection() as connection:
                 await connection.execute("SET synchronous_commit = off")
+                await connection.execute("SET idle_in_transaction_session_timeout = 0")  # a stalled test is no fault
         own = asyncpg.create_pool(url, min_size=1, max_size=1, server_settings={"synchronous_commit": "off"})
         self._connections = await self._stack.enter_async_context(own)
         self._real = RealSide(real, self._connections)

@@ -14,7 +14,7 @@ from flashsale.web.session import COOKIE, HINT
 from tests.support import claim
 
 MEMBERS = itertools.count(7_000_001)
-WAIT_MS = 20_000
+WAIT_MS = 30_000
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -66,6 +66,12 @@ def pressed_paths(page: Page) -> list[Request]:
     sent: list[Request] = []
     page.on("request", lambda r: sent.append(r) if r.method == "POST" and r.url.endswith("/reservations") else None)
     return sent
+
+
+async def uninformed(page: Page) -> None:
+    """The page hears nothing of how the sale goes."""
+    for path in ("status", "events"):
+        await page.route(f"**/{path}", lambda route: route.fulfill(status=503))
 
 
 async def hold(service: Service, drop_id: str, member: int) -> Reservation:

@@ -29,10 +29,10 @@ async def get(http: ClientSession, path: str, **request: Any) -> tuple[int, Any,
 
 
 async def test_the_clock_is_the_gate_s_and_nobody_keeps_it(http: ClientSession, new_sale: NewSale) -> None:
-    drop = await new_sale()
+    drop, before = await new_sale(), time.time() * 1000
     status, body, headers = await get(http, f"/v1/drops/{drop.id}/clock")
     assert (status, list(body), headers["cache-control"]) == (200, ["now_ms"], "no-store")
-    assert abs(body["now_ms"] - time.time() * 1000) < 2000
+    assert before - 2000 < body["now_ms"] < time.time() * 1000 + 2000
     assert int(headers["content-length"]) < 40
     assert (await get(http, "/v1/drops/no-such/clock"))[0] == 404
 
@@ -48,7 +48,7 @@ async def test_the_status_says_when_to_ask_again(http: ClientSession, new_sale: 
     assert (await get(http, path, headers={"If-None-Match": headers["etag"]}))[0] == 304
     held = await hold(service, drop.id, 8_000_001)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (found := (await get(http, path))[1]["allocations"][0])["state"] != "sold_out":
             await asyncio.sleep(0.05)
     assert msgspec.convert(found["back_by"], type(held.expires_at)) == held.expires_at

@@ -30,7 +30,8 @@ def typo(code: str) -> str:
 
 
 async def use(opened: Opened, text: str) -> None:
-    """Type a code and send it."""
+    """Type a code and send it, when the page knows who asks."""
+    await expect(opened.page.locator("#who")).to_contain_text("Member ")
     await opened.page.locator("#code").fill(text)
     await opened.page.get_by_role("button", name="Use it").click()
 
@@ -129,5 +130,6 @@ async def test_my_codes_are_listed_and_lead_to_their_sale(
     await row.get_by_role("link", name="Use it").click()
     await expect(opened.page.locator("#code")).to_have_value(code or "")
     assert "code" not in opened.page.url
+    await expect(opened.page.locator("#who")).to_contain_text(f"Member {member}")
     await opened.page.get_by_role("button", name="Use it").click()
     await opened.state("held")

@@ -80,7 +80,7 @@ async def test_fcodes_are_bound_by_csv_and_printed_as_cards(
     await page.set_input_files("#owners", owners)
     await page.click("#mint-it")
     await told(page, "Codes: 2.")
-    await page.locator("#batches tbody a").first.click()
+    await page.locator("#batches tbody tr", has_text=drop.id).get_by_role("link").click()
     await shown(page)
     async with page.context.expect_page() as coming:
         await page.get_by_text("Cards to print").click()

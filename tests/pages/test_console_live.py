@@ -1,6 +1,7 @@
 """Operators watch a sale: frames with their age, a balance that is told in words, a report, a rehearsal."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -73,9 +74,11 @@ async def test_each_figure_says_how_old_it_is(visit: Visit, new_sale: NewSale) -
     drop = await new_sale()
 
     async def fake(page: Page) -> None:
+        await page.clock.install()
         await page.add_init_script(FAKE_STREAM)
 
     page = await open_console(visit, f"/drops/{drop.id}/live", before=fake)
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))  # it grows older when the test says so
     age = page.locator("[data-age=balance]")
     for read_at, state, words in (
         ("2030-01-01T00:00:09.900Z", "fresh", "s ago"),
@@ -87,6 +90,7 @@ async def test_each_figure_says_how_old_it_is(visit: Visit, new_sale: NewSale) -
         await expect(age).to_contain_text(words)
     await page.evaluate("frame => send(frame)", frame("2030-01-01T00:00:10Z", "2030-01-01T00:00:10Z"))
     await expect(age).to_have_attribute("data-state", "fresh")
+    await page.clock.run_for(2_500)
     await expect(age).to_have_attribute("data-state", "amber")  # nothing more comes: it grows old by itself
     assert await age.evaluate("(e) => getComputedStyle(e, '::before').content") == '"! "'
 

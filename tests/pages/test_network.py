@@ -1,6 +1,7 @@
 """Bad networks and bad clocks: nobody loses a place, and nobody is told a wrong time."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import ClientSession
 from playwright.async_api import APIResponse, Page, Route, expect
@@ -37,7 +38,6 @@ async def test_a_lost_reply_is_asked_for_again_with_the_same_key(
     await opened.page.route("**/reservations", lose_the_first)
     await opened.state("open")
     await opened.buy.click()
-    await opened.state("busy")
     await opened.state("held")
     assert lost[0].status == 201
     keys = {await each.header_value("idempotency-key") for each in sent}
@@ -56,7 +56,7 @@ async def test_a_reload_in_the_middle_of_a_press_goes_on_with_it(
     await opened.state("open")
     await opened.buy.click()
     await opened.state("busy")
-    await expect(opened.page.locator("#act-count")).to_have_text(re.compile(r"^(?:[6-9]\d|1[012]\d) s$"))
+    await expect(opened.page.locator("#act-count")).to_have_text(re.compile(r"^(?:[1-9]\d|1[012]\d) s$"))
     await opened.page.unroute("**/reservations")
     await opened.page.reload()
     await opened.state("held")
@@ -138,12 +138,15 @@ async def test_of_three_samples_the_one_with_the_smallest_round_trip_counts(
     asked = []
 
     async def slow(page: Page) -> None:
+        await page.clock.install()  # time passes for the page when the test says so
+        await page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=60))
+
         async def answer(route: Route) -> None:
             asked.append(route.request)
             response = await route.fetch()
             body = await response.json()
             if len(asked) < 3:
-                await page.evaluate("new Promise((done) => setTimeout(done, 700))")
+                await page.clock.run_for(700)
                 body = {"now_ms": body["now_ms"] - 1_200_000}
             await route.fulfill(response=response, json=body)
 

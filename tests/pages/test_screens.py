@@ -79,7 +79,12 @@ async def shoot_a_sale(opened: Opened, new_sale: NewSale, picture: str, lang: st
 
 
 async def shoot_words(opened: Opened, new_sale: NewSale, service: Service, lang: str, name: str) -> None:
-    """A drop without a picture, days away; then paused, with what the shop has to say."""
+    """Several for each; a drop without a picture, days away; then paused, with what the shop has to say."""
+    several = await new_sale(allocation("a"), texts=BARE, per_member=3)
+    await opened.page.goto(f"/{lang}/d/{several.id}")
+    await opened.state("open")
+    await opened.page.locator("#many").select_option("2")
+    await shoot(opened, f"{name}-several")
     bare = await new_sale(allocation("a", opens_in_s=200_000, closes_in_s=300_000), texts=BARE)
     await opened.page.goto(f"/{lang}/d/{bare.id}")
     await opened.state("upcoming")

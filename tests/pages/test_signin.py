@@ -17,6 +17,7 @@ from flashsale.web.auth import Identity, mint
 from flashsale.web.session import COOKIE, HINT, SECURE_COOKIE, Sessions
 from tests.pages.conftest import FCODE_KEY, SECRET, NewSale
 from tests.pages.support import Service
+from tests.support import PATIENT
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 NewService = Callable[..., Awaitable[ClientSession]]
@@ -34,6 +35,7 @@ async def new_service(urls: embedded.Servers) -> AsyncIterator[NewService]:
                     database_url=urls.database_url,
                     jwt_secret=SECRET,
                     fcode_keys=FCODE_KEY,
+                    **PATIENT,
                     **settings,
                 )
             )

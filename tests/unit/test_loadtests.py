@@ -203,7 +203,7 @@ async def replays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[S
     """The small sale in an honest shop and with every fault and lie, all at the same time: fault or lie → what was."""
     members = write_members(tmp_path_factory.mktemp("replays") / "members.csv")
     shops = {"": Shop()} | {fault: Shop(fault=fault) for fault in FAULTS} | {lie: Shop(lie=lie) for lie in LIES}
-    results = await asyncio.gather(*(run_replay(shop, members, round_s=5.0) for shop in shops.values()))
+    results = await asyncio.gather(*(run_replay(shop, members, round_s=10.0) for shop in shops.values()))
     return {name: (shop, result) for (name, shop), result in zip(shops.items(), results, strict=True)}
 
 
@@ -382,7 +382,7 @@ async def test_the_commands_exit_code_is_the_audits(tmp_path: Path) -> None:
 
     async def command(shop: Shop) -> tuple[int | None, dict[str, Any], str]:
         options = ["--members", str(members), "--secret", SECRET, "--connections", "50", "--json"]
-        options += ["--lead-seconds", "2", "--round-seconds", "4", "--journal", str(tmp_path / f"journal-{shop.lie}")]
+        options += ["--lead-seconds", "2", "--round-seconds", "8", "--journal", str(tmp_path / f"journal-{shop.lie}")]
         async with serving(shop) as url:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, *options, "--url", url, stdout=subprocess.PIPE, stderr=subprocess.PIPE

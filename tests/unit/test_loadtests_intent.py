@@ -97,7 +97,7 @@ async def test_a_stall_is_seen_by_who_counts_from_the_intent(tmp_path: Path) -> 
     closed, opened = (in_order_ms(seen[name]["response_times"]) for name in ("closed", "open"))
     slow_ms = 0.4 * STALL_S * 1000
     assert closed[int(0.8 * len(closed))] < slow_ms < opened[int(0.8 * len(opened))]
-    assert 1 <= sum(ms > slow_ms for ms in closed) <= 2  # one request, in front of a whole stall
+    assert 1 <= sum(ms > slow_ms for ms in closed) < 0.1 * len(closed)  # one request, in front of a whole stall
     assert sum(ms > slow_ms for ms in opened) > 0.2 * ARRIVALS
 
 

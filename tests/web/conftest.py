@@ -11,6 +11,7 @@ from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web.app import Runner, make_runner
 from flashsale.web.auth import mint
+from tests.support import PATIENT
 
 FCODE_KEY = new_master(bytes(range(32)))
 SECRET = "tests' secret, long enough for HS256: 32 bytes and more"
@@ -26,6 +27,7 @@ async def runner(urls: embedded.Servers) -> AsyncIterator[Runner]:
         fcode_keys=FCODE_KEY,
         fcode_tries_address_max=100_000,  # all tests come from one address
         shutdown_timeout_s=5.0,
+        **PATIENT,
     )
     made = await make_runner(settings)
     await made.setup()

@@ -12,7 +12,7 @@ from flashsale.settings import Settings
 from flashsale.web import api, console_calls
 from flashsale.web import ops as ops_calls
 from flashsale.web.auth import mint
-from tests.support import unique
+from tests.support import unique, until
 from tests.web.calls import Json, allocation_body, assert_refused, at, call, drop_body
 from tests.web.conftest import SECRET, Token
 
@@ -201,6 +201,11 @@ async def test_a_bad_change_is_refused_and_changes_nothing(
     """Two of the five units are taken; shrinking below that is a conflict that says how many are."""
     reserved = await call(http, "POST", f"/v1/drops/{drop}/reservations", token(1), json={"quantity": 2})
     assert reserved.status == 201
+
+    async def shown() -> bool:
+        return bool((await told(http, ops, drop))["allocations"][0]["available"] == 3)
+
+    await until(shown, "what is told is as it is")
     path, body, code, word = BAD_PATCHES[case]
     before = await told(http, ops, drop)
     assert_refused(await call(http, "PATCH", f"/v1/ops/drops/{drop}{path}", ops, json=body), code, word)

@@ -10,7 +10,7 @@ from aiohttp import ClientSession, web
 from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web.app import make_runner
-from tests.support import unique, until
+from tests.support import PATIENT, unique, until
 from tests.web.calls import Answer, assert_refused, call
 from tests.web.conftest import SECRET, Token
 
@@ -29,7 +29,11 @@ def ops(token: Token) -> dict[str, str]:
 async def small(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
     """A client of a service that takes files of 1,000 bytes at most."""
     settings = Settings(
-        redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, points_body_max_bytes=BYTES_MAX
+        redis_url=urls.redis_url,
+        database_url=urls.database_url,
+        jwt_secret=SECRET,
+        points_body_max_bytes=BYTES_MAX,
+        **PATIENT,
     )
     runner = await make_runner(settings)
     await runner.setup()

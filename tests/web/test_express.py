@@ -16,7 +16,7 @@ from flashsale.web import hot
 from flashsale.web.app import Runner, make_runner
 from flashsale.web.context import Context
 from flashsale.web.routing import CONTEXT
-from tests.support import NewDrop, allocation, until
+from tests.support import PATIENT, NewDrop, allocation, until
 from tests.web.conftest import FCODE_KEY, SECRET, Token
 from tests.web.test_press import press, raw
 
@@ -142,7 +142,11 @@ async def test_presses_and_other_requests_on_one_connection_keep_their_order(
 async def patient(urls: embedded.Servers, keepalive_s: float) -> AsyncIterator[tuple[Runner, str, asyncio.Event]]:
     """A service of its own with short keep-alive, whose commits wait for the event."""
     settings = Settings(
-        redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, fcode_keys=FCODE_KEY
+        redis_url=urls.redis_url,
+        database_url=urls.database_url,
+        jwt_secret=SECRET,
+        fcode_keys=FCODE_KEY,
+        **PATIENT,
     )
     runner = await make_runner(settings)
     runner._kwargs["keepalive_timeout"] = keepalive_s
@@ -167,7 +171,7 @@ async def test_an_idle_connection_is_closed_and_one_that_waits_for_its_verdict_i
     urls: embedded.Servers, token: Token, new_drop: NewDrop
 ) -> None:
     drop = await new_drop(allocation(quantity=2))
-    async with patient(urls, keepalive_s=0.3) as (runner, url, go_on):
+    async with patient(urls, keepalive_s=2.0) as (runner, url, go_on):
         await runner.app[CONTEXT].catalog.get(drop.id)
         reader, writer = await asyncio.open_connection(URL(url).host, URL(url).port)
         writer.write(press(drop.id, token(1)))

@@ -12,7 +12,7 @@ from fcodes import Code, Keys, read
 from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web.app import Runner, make_runner
-from tests.support import unique
+from tests.support import PATIENT, unique
 from tests.web.calls import Answer, Json, allocation_body, assert_refused, at, call, drop_body
 from tests.web.conftest import FCODE_KEY, SECRET, Token
 
@@ -250,7 +250,7 @@ async def shipped(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
 
 
 async def served(urls: embedded.Servers, caller: str, **more: Any) -> AsyncIterator[ClientSession]:  # noqa: ANN401 -- settings
-    settings = Settings(redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, **more)
+    settings = Settings(redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, **(PATIENT | more))
     runner: Runner = await make_runner(settings)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -19,6 +19,7 @@ from flashsale import embedded
 from flashsale.ledger.migrate import migrate
 from flashsale.settings import Settings
 from flashsale.web.app import Runner, make_runner
+from tests.support import PATIENT
 from tests.web.calls import STATUS, Json, allocation_body, call, drop_body
 from tests.web.conftest import FCODE_KEY, SECRET, Token
 
@@ -64,6 +65,7 @@ async def apart(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
         jwt_secret=SECRET,
         fcode_keys=FCODE_KEY,
         live_stream_s=0.2,
+        **PATIENT,
     )
     runner = await make_runner(settings)
     await runner.setup()
@@ -259,6 +261,7 @@ def calls_of(document: Json, excluded: str | None) -> set[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("role", "excluded"), [("ops", None), (None, "^/v1/ops")])
 async def test_the_service_does_what_the_document_says(
     apart: ClientSession, document: Json, token: Token, role: str | None, excluded: str | None

@@ -10,7 +10,7 @@ from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web import confirm
 from flashsale.web.app import make_runner
-from tests.support import NewDrop, Node, unique
+from tests.support import PATIENT, NewDrop, Node, unique
 from tests.web.calls import Answer, Json, assert_refused, call
 from tests.web.conftest import SECRET, Token
 
@@ -22,7 +22,11 @@ NOBODYS = "01a1ffb3-e7e2-734d-9fe1-ce2f17d1db98"
 async def paid_http(urls: embedded.Servers) -> AsyncIterator[ClientSession]:
     """A client of a service that is set up with `confirm_by=payment`."""
     settings = Settings(
-        redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, confirm_by="payment"
+        redis_url=urls.redis_url,
+        database_url=urls.database_url,
+        jwt_secret=SECRET,
+        confirm_by="payment",
+        **PATIENT,
     )
     runner = await make_runner(settings)
     await runner.setup()

@@ -10,7 +10,7 @@ from flashsale import embedded
 from flashsale.settings import Settings
 from flashsale.web.app import make_runner
 from flashsale.web.routing import CONTEXT
-from tests.support import NewDrop, allocation, until
+from tests.support import PATIENT, NewDrop, allocation, until
 from tests.web.conftest import SECRET, Token
 
 
@@ -19,7 +19,13 @@ async def test_accepted_presses_are_answered_and_new_ones_are_not_taken(
 ) -> None:
     drop = await new_drop(allocation(quantity=20))
     runner = await make_runner(
-        Settings(redis_url=urls.redis_url, database_url=urls.database_url, jwt_secret=SECRET, shutdown_timeout_s=20.0)
+        Settings(
+            redis_url=urls.redis_url,
+            database_url=urls.database_url,
+            jwt_secret=SECRET,
+            shutdown_timeout_s=20.0,
+            **PATIENT,
+        )
     )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -19,17 +19,18 @@ import msgspec
 from flashsale.domain import Allocation, Drop, Fcode, Points
 from flashsale.errors import Unavailable
 from flashsale.gate import Status
+from flashsale.said import Said, said
 
 CLOCKS_APART_MAX_S: Final = 1.0
 
 
-class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+class Item(msgspec.Struct, frozen=True):
     """One line of the list; `blocking`: without it the drop is not released."""
 
     id: str
     blocking: bool
     ok: bool
-    detail: str
+    detail: Said
     allocation: str | None = None
 
 
@@ -37,8 +38,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the list is made of. `status` None: the gate is not armed, or away; `balanced` None: it could not be told.
 
     `eligible`: by allocation with a points rule, how many members it lets in; `cutoffs`: the snapshot's cut-off.
-    `codes`: by allocation for F-codes, how many may still be spent. `fulfilment`: None: no endpoint is set; else what
-    is wrong with it, "" for nothing. `gate_ahead_s`, `ledger_ahead_s`: of this machine's clock.
+    `codes`: by allocation for F-codes, how many may still be spent. `fulfilment`: what is wrong with the endpoint, None
+    for nothing. `gate_ahead_s`, `ledger_ahead_s`: of this machine's clock.
     """
 
     now: datetime
@@ -48,7 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cutoffs: dict[str, datetime]
     codes: dict[str, int]
     codes_can_be_read: bool
-    fulfilment: str | None
+    fulfilment: Said | None
     gate_ahead_s: float | None
     ledger_ahead_s: float
 
@@ -60,132 +61,141 @@ def checklist(drop: Drop, facts: Facts) -> list[Item]:
         *_stock(drop),
         _price(drop),
         *(item for a in drop.allocations for item in _access(drop, a, facts)),
-        _fulfilment(facts.fulfilment),
+        _item("fulfilment", facts.fulfilment, said("Orders have somewhere to go, and it answers.")),
         *_stores(facts),
         _texts(drop),
     ]
 
 
-def _item(name: str, problem: str, good: str, *, blocking: bool = True, allocation: str | None = None) -> Item:
-    return Item(name, blocking, not problem, problem or good, allocation)
+def _item(name: str, problem: Said | None, good: Said, *, blocking: bool = True, allocation: str | None = None) -> Item:
+    return Item(name, blocking, problem is None, problem or good, allocation)
+
+
+def _advice(name: str, problem: Said, allocation: str) -> Item:
+    """A line that is there only when it has something to say."""
+    return Item(name, blocking=False, ok=False, detail=problem, allocation=allocation)
 
 
 def _times(drop: Drop, now: datetime) -> list[Item]:
     coming = [a for a in drop.allocations if a.closes_at > now]
-    over = "" if coming else "All windows are over: nothing can be sold. Move a window."
+    over = None if coming else said("All windows are over: nothing can be sold. Move a window.")
     first = min((a.opens_at for a in coming), default=None)
-    passed = ""
+    passed = None
     if first is not None and first <= now:
-        passed = "An opening has passed already: the sale begins in the moment of the release."
+        passed = said("An opening has passed already: the sale begins in the moment of the release.")
+    of = said("{n} of {all} windows are open or to come.", n=len(coming), all=len(drop.allocations))
     return [
-        _item("windows", over, f"{len(coming)} of {len(drop.allocations)} windows are open or to come."),
-        _item("opening", passed, "The opening lies ahead.", blocking=False),
+        _item("windows", over, of),
+        _item("opening", passed, said("The opening lies ahead."), blocking=False),
     ]
 
 
 def _stock(drop: Drop) -> list[Item]:
     total = sum(a.quantity for a in drop.allocations)
-    items = [_item("units", "" if total else "There is no unit in any allocation.", f"{total} units are set up.")]
-    items += [
-        _item("units", "It has no units.", "", blocking=False, allocation=a.id)
-        for a in drop.allocations
-        if total and not a.quantity
-    ]
+    none = None if total else said("There is no unit in any allocation.")
+    items = [_item("units", none, said("{n} units are set up.", n=total))]
+    items += [_advice("units", said("It has no units."), a.id) for a in drop.allocations if total and not a.quantity]
     return items
 
 
 def _price(drop: Drop) -> Item:
-    problem = ""
+    problem = None
     if drop.price.amount == 0:
-        problem = "The price is 0: is it free?"
+        problem = said("The price is 0: is it free?")
     elif drop.list_price is not None and drop.list_price.amount < drop.price.amount:
-        problem = "The list price is lower than the price."
-    return _item("price", problem, "The price is set.", blocking=False)
+        problem = said("The list price is lower than the price.")
+    return _item("price", problem, said("The price is set."), blocking=False)
 
 
 def _texts(drop: Drop) -> Item:
     """A drop without any is sold by its title, perhaps on other pages; one that is half translated is not ready."""
     zh, en = drop.texts.zh, drop.texts.en
-    missing = [
-        f"no {name} in {tag}"
-        for name in ("title", "description")
-        for tag, here, there in (("Chinese", zh, en), ("English", en, zh))
-        if getattr(there, name) and not getattr(here, name)
-    ]
+    lacks = (
+        (en.title, zh.title, said("no title in Chinese")),
+        (zh.title, en.title, said("no title in English")),
+        (en.description, zh.description, said("no description in Chinese")),
+        (zh.description, en.description, said("no description in English")),
+    )
+    missing = [lack for there, here, lack in lacks if there and not here]
     if not missing and not zh.title:
-        return _item("texts", "There are no texts: pages show the drop's one title.", "", blocking=False)
-    problem = f"Shoppers' texts: {', '.join(missing)}." if missing else ""
-    return _item("texts", problem, "The texts are there in both languages.")
+        bare = said("There are no texts: pages show the drop's one title.")
+        return _item("texts", bare, bare, blocking=False)
+    problem = said("Shoppers' texts: {missing}.", missing=missing) if missing else None
+    return _item("texts", problem, said("The texts are there in both languages."))
 
 
 def _access(drop: Drop, a: Allocation, facts: Facts) -> list[Item]:
     match a.access:
-        case Points(snapshot=snapshot, at_least=at_least):
-            members = facts.eligible.get(a.id)
-            nobody = ""
-            if members is None:
-                nobody = f"The points snapshot {snapshot!r} is not there, or its list was not computed."
-            elif members == 0:
-                nobody = f"Nobody has {at_least} points in snapshot {snapshot!r}."
-            items = [_item("snapshot", nobody, f"{members} members may buy.", allocation=a.id)]
-            cutoff = facts.cutoffs.get(a.id)
-            if cutoff is not None and cutoff > facts.now:
-                ahead = "The snapshot's cut-off lies in the future: points may still change until then."
-                items.append(_item("snapshot", ahead, "", blocking=False, allocation=a.id))
-            return items
+        case Points():
+            return _points(a, a.access, facts)
         case Fcode():
-            codes, keys = facts.codes.get(a.id, 0), ""
-            if not facts.codes_can_be_read:
-                keys = "No F-code key is set (FLASHSALE_FCODE_KEYS): every code would be refused."
-            few = ""
-            if codes == 0:
-                few = "No F-code was minted for it, or none can be spent any more."
-            stopped = "F-codes are stopped: who shows one hears `paused`." if drop.fcodes_stopped else ""
-            items = [
-                _item("fcodes", few, f"{codes} F-codes may be spent.", allocation=a.id),
-                _item("fcode_keys", keys, "F-codes can be read.", allocation=a.id),
-                _item("fcodes_stopped", stopped, "F-codes are honoured.", allocation=a.id),
-            ]
-            if 0 < codes < a.quantity:
-                spare = f"{a.quantity - codes} of its {a.quantity} units have no code, and nobody can buy them."
-                items.append(_item("fcodes", spare, "", blocking=False, allocation=a.id))
-            return items
+            return _fcodes(drop, a, facts)
         case _:
             return []
 
 
-def _fulfilment(problem: str | None) -> Item:
-    unset = "No endpoint is set (FLASHSALE_FULFILMENT_URL): orders would wait in the queue."
-    return _item("fulfilment", unset if problem is None else problem, "Orders have somewhere to go, and it answers.")
+def _points(a: Allocation, rule: Points, facts: Facts) -> list[Item]:
+    members, nobody = facts.eligible.get(a.id), None
+    if members is None:
+        nobody = said("The points snapshot {name} is not there, or its list was not computed.", name=rule.snapshot)
+    elif members == 0:
+        nobody = said("Nobody has {n} points in snapshot {name}.", n=rule.at_least, name=rule.snapshot)
+    items = [_item("snapshot", nobody, said("{n} members may buy.", n=members or 0), allocation=a.id)]
+    cutoff = facts.cutoffs.get(a.id)
+    if cutoff is not None and cutoff > facts.now:
+        ahead = said("The snapshot's cut-off lies in the future: points may still change until then.")
+        items.append(_advice("snapshot", ahead, a.id))
+    return items
+
+
+def _fcodes(drop: Drop, a: Allocation, facts: Facts) -> list[Item]:
+    codes, few, keys, stopped = facts.codes.get(a.id, 0), None, None, None
+    if codes == 0:
+        few = said("No F-code was minted for it, or none can be spent any more.")
+    if not facts.codes_can_be_read:
+        keys = said("No F-code key is set (FLASHSALE_FCODE_KEYS): every code would be refused.")
+    if drop.fcodes_stopped:
+        stopped = said("F-codes are stopped: who shows one hears `paused`.")
+    items = [
+        _item("fcodes", few, said("{n} F-codes may be spent.", n=codes), allocation=a.id),
+        _item("fcode_keys", keys, said("F-codes can be read."), allocation=a.id),
+        _item("fcodes_stopped", stopped, said("F-codes are honoured."), allocation=a.id),
+    ]
+    if 0 < codes < a.quantity:
+        bare = a.quantity - codes
+        spare = said("{n} of its {all} units have no code, and nobody can buy them.", n=bare, all=a.quantity)
+        items.append(_advice("fcodes", spare, a.id))
+    return items
 
 
 def _stores(facts: Facts) -> list[Item]:
-    gate = "" if facts.status is not None else "The gate is not armed for this drop; ask again in a moment."
+    gate = said("The gate is not armed for this drop; ask again in a moment.") if facts.status is None else None
     balance = {
-        True: "",
-        False: "Gate and ledger do not account for every unit: run `flashsale audit`.",
-        None: "The balance could not be read; ask again in a moment.",
+        True: None,
+        False: said("Gate and ledger do not account for every unit: run `flashsale audit`."),
+        None: said("The balance could not be read; ask again in a moment."),
     }[facts.balanced]
-    apart = [
-        f"the {name}'s clock is {seconds:+.3f} s from this machine's"
-        for name, seconds in (("gate", facts.gate_ahead_s), ("ledger", facts.ledger_ahead_s))
-        if seconds is not None and abs(seconds) > CLOCKS_APART_MAX_S
-    ]
-    clocks = f"Set the clocks: {', '.join(apart)}." if apart else ""
+    apart = []
+    if (ahead_s := facts.gate_ahead_s) is not None and abs(ahead_s) > CLOCKS_APART_MAX_S:
+        apart.append(said("the gate's clock is {s} s from this machine's", s=f"{ahead_s:+.3f}"))
+    if abs(ahead_s := facts.ledger_ahead_s) > CLOCKS_APART_MAX_S:
+        apart.append(said("the ledger's clock is {s} s from this machine's", s=f"{ahead_s:+.3f}"))
+    clocks = said("Set the clocks: {clocks}.", clocks=apart) if apart else None
     return [
-        _item("gate", gate, "The gate is armed."),
-        _item("balance", balance, "Every unit has its place."),
-        _item("clock", clocks, "The clocks agree within a second."),
+        _item("gate", gate, said("The gate is armed.")),
+        _item("balance", balance, said("Every unit has its place.")),
+        _item("clock", clocks, said("The clocks agree within a second.")),
     ]
 
 
-async def tried(connect: Callable[[], Awaitable[object]], shown: str) -> str:
-    """What is wrong with an endpoint, by connecting to it; "" for nothing."""
+async def tried(connect: Callable[[], Awaitable[object]], shown: str) -> Said | None:
+    """What is wrong with an endpoint, by connecting to it; None for nothing."""
     try:
         await connect()
     except (OSError, TimeoutError, Unavailable) as fault:
-        return f"The endpoint {shown} cannot be reached from here ({type(fault).__name__}); orders would wait."
-    return ""
+        why = type(fault).__name__
+        return said("The endpoint {url} cannot be reached from here ({why}); orders would wait.", url=shown, why=why)
+    return None
 
 
 def shifted(drop: Drop, opens_at: datetime | None, now: datetime) -> timedelta:

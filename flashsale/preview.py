@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
-from flashsale.domain import LIVE, Allocation, Drop, Fcode, Points, Reservation, Verdict
+from flashsale.domain import LIVE, Access, Allocation, Drop, Fcode, Points, Reservation, Tier, Verdict
 from flashsale.eligibility import NotEligible, judge
+from flashsale.said import Said, said
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -26,11 +27,12 @@ class Seen(msgspec.Struct, frozen=True):
 
     allocation: str
     verdict: Verdict
-    detail: str
+    detail: Said
     opens_at: datetime | None = None
 
 
-_CODE: Final = "It asks for an F-code; with a good one of this allocation the press goes on."
+_CODE: Final = said("It asks for an F-code; with a good one of this allocation the press goes on.")
+_NO_CODE: Final = said("It sells without F-codes, and takes none.")
 
 
 def preview(
@@ -71,28 +73,44 @@ def _judged(
     used: int,
     available: Mapping[str, int] | None,
     with_code: bool,
-) -> tuple[Verdict, str]:
+) -> tuple[Verdict, Said]:
     if own is not None and drop.per_member == 1:
-        return Verdict.AGAIN, f"The member has reservation {own.id} here already, and hears of it again."
+        return Verdict.AGAIN, said("The member has reservation {id} here already, and hears of it again.", id=own.id)
     if drop.closed or at >= a.closes_at:
-        return Verdict.CLOSED, "The drop is closed." if drop.closed else "Its window is over by then."
+        return Verdict.CLOSED, said("The drop is closed.") if drop.closed else said("Its window is over by then.")
     for_codes = isinstance(a.access, Fcode)
     if drop.paused or (drop.fcodes_stopped and for_codes):
-        why = "F-codes are stopped" if not drop.paused else "it waits for its release" if drop.held else "it is paused"
-        return Verdict.PAUSED, f"Nobody hears anything else: {why}."
+        if not drop.paused:
+            return Verdict.PAUSED, said("Nobody hears anything else: F-codes are stopped.")
+        if drop.held:
+            return Verdict.PAUSED, said("Nobody hears anything else: it waits for its release.")
+        return Verdict.PAUSED, said("Nobody hears anything else: it is paused.")
     if not for_codes:
         known = (
             rights.get(a.access.snapshot, Rights(None, None)) if isinstance(a.access, Points) else Rights(None, None)
         )
         told = judge(a.access, tier=tier, points=known.points, cutoff=known.cutoff)
         if isinstance(told, NotEligible):
-            return Verdict.NOT_ELIGIBLE, told.detail
+            return Verdict.NOT_ELIGIBLE, _why_not(a.access, tier, known.points)
     if at < a.opens_at:
-        return Verdict.NOT_OPEN, "It is not open yet by then."
+        return Verdict.NOT_OPEN, said("It is not open yet by then.")
     if for_codes != with_code:
-        return Verdict.FCODE_INVALID, _CODE if for_codes else "It sells without F-codes, and takes none."
+        return Verdict.FCODE_INVALID, _CODE if for_codes else _NO_CODE
     if used + 1 > drop.per_member:
-        return Verdict.MEMBER_LIMIT, f"The member has {used} of {drop.per_member}."
+        return Verdict.MEMBER_LIMIT, said("The member has {n} of {all}.", n=used, all=drop.per_member)
     if available is not None and available.get(a.id, 0) < 1:
-        return Verdict.SOLD_OUT, "Nothing is left just now."
-    return Verdict.HELD, "The member would get a unit."
+        return Verdict.SOLD_OUT, said("Nothing is left just now.")
+    return Verdict.HELD, said("The member would get a unit.")
+
+
+def _why_not(rule: Access, tier: int, points: int | None) -> Said:
+    """Why a rule keeps the member out."""
+    match rule:
+        case Tier(at_least=at_least):
+            return said("It asks for tier {need}, and the member's is {have}.", need=at_least, have=tier)
+        case Points(at_least=at_least, snapshot=name) if points is not None:
+            return said("The member has {have} of {need} points in {name}.", have=points, need=at_least, name=name)
+        case Points(at_least=at_least, snapshot=name):
+            return said("The member is not in {name}; it asks for {need} points.", need=at_least, name=name)
+        case _:
+            return _CODE

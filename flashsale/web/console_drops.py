@@ -16,7 +16,8 @@ from flashsale.domain import ID_PATTERN, LIVE, MEMBER_MAX, QUANTITY_MAX, Drop, F
 from flashsale.drops import check_window, unknown_drop
 from flashsale.errors import Refused, Unavailable
 from flashsale.preview import Rights, preview
-from flashsale.web import ops, views
+from flashsale.said import Said, said
+from flashsale.web import language, ops, views
 from flashsale.web.auth import Identity
 from flashsale.web.console import (
     IF_MATCH,
@@ -34,6 +35,7 @@ from flashsale.web.console_schemas import (
     MovedOut,
     MoveIn,
     MoveOut,
+    PreflightItem,
     PreflightOut,
     PreviewItem,
     PreviewOut,
@@ -61,15 +63,15 @@ async def the_drop(request: web.Request, context: Context) -> Drop:
     return drop
 
 
-async def _endpoint_problem(context: Context) -> str | None:
-    """None: no endpoint is set; else what is wrong with it, "" for nothing. Nothing is sent to it."""
+async def _endpoint_problem(context: Context) -> Said | None:
+    """What is wrong with where orders go, None for nothing. Nothing is sent to it."""
     url = context.settings.fulfilment_url
     if url is None:
-        return None
+        return said("No endpoint is set (FLASHSALE_FULFILMENT_URL): orders would wait in the queue.")
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.hostname}"
     if await context.ledger.orders.disabled(url):
-        return f"The endpoint {shown} said that it is gone; replay an order to try it again."
+        return said("The endpoint {url} said that it is gone; replay an order to try it again.", url=shown)
 
     async def connect() -> None:
         async with asyncio.timeout(CONNECT_MAX_S):
@@ -128,7 +130,10 @@ async def preflight(request: web.Request, context: Context, _: Identity) -> web.
     """`GET /v1/ops/drops/{drop}/preflight`."""
     drop = await the_drop(request, context)
     items = await listed(context, drop)
-    return answer(PreflightOut(drop.id, not missing_of(items), drop.held, context.now(), tuple(items)))
+    words = language.of(request)
+    told = tuple(PreflightItem(i.id, i.blocking, i.ok, words(i.detail), i.allocation) for i in items)
+    body = PreflightOut(drop.id, not missing_of(items), drop.held, context.now(), told)
+    return answer(body, headers=words.headers)
 
 
 async def resume(request: web.Request, context: Context, caller: Identity) -> web.StreamResponse:
@@ -139,14 +144,14 @@ async def resume(request: web.Request, context: Context, caller: Identity) -> we
     drop = await the_drop(request, context)
     missing = missing_of(await listed(context, drop)) if drop.held else []
     if missing and not body.force:
-        sentences = " ".join(
-            f"{item.allocation}: {item.detail}" if item.allocation else item.detail for item in missing
-        )
+        words = language.of(request)
+        told = [(i.id, i.allocation, words(i.detail)) for i in missing]
+        sentences = " ".join(f"{allocation}: {detail}" if allocation else detail for _, allocation, detail in told)
         raise Refused(
             "conflict",
             f"The drop stays held, because something is missing. {sentences} With `force` and a `reason` it is "
             "released all the same.",
-            missing=[{"id": i.id, "allocation": i.allocation, "detail": i.detail} for i in missing],
+            missing=[{"id": name, "allocation": allocation, "detail": detail} for name, allocation, detail in told],
         )
     names = {f"{item.id}/{item.allocation}" if item.allocation else item.id for item in missing}
     done = await context.operations.switch(
@@ -190,18 +195,20 @@ async def show_preview(request: web.Request, context: Context, _: Identity) -> w
     clock = context.now() if status is None else datetime.fromtimestamp(status.now_ms / 1000, UTC)
     at = at or clock
     seen = preview(drop, at=at, tier=tier, rights=rights, mine=mine, available=left, with_code=with_code)
+    words = language.of(request)
     items = tuple(
         PreviewItem(
             s.allocation,
             views.state_of(drop, a, None if left is None else left.get(a.id), at),
             s.verdict,
-            s.detail,
+            words(s.detail),
             s.opens_at,
         )
         for a, s in zip(drop.allocations, seen, strict=True)
     )
     used = sum(r.quantity for r in mine if r.state in LIVE or r.keeps_slot)
-    return answer(PreviewOut(drop.id, member, at, tier, drop.per_member, used, items))
+    body = PreviewOut(drop.id, member, at, tier, drop.per_member, used, items)
+    return answer(body, headers=words.headers)
 
 
 async def copy(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:

@@ -12,7 +12,9 @@ from flashsale.domain import Drop, Timestamp
 from flashsale.errors import Unavailable
 from flashsale.fairness import Fairness, Orders
 from flashsale.ledger.console import Happened, asked_ms
+from flashsale.said import said
 from flashsale.shares import quantile_ms, waits_of
+from flashsale.web import language
 from flashsale.web.auth import Identity
 from flashsale.web.console import READER, number_param, query_number
 from flashsale.web.console_drops import the_drop
@@ -23,17 +25,17 @@ STEPS_S: Final = (1, 5, 15, 60, 300, 900, 3_600, 86_400)
 ROWS_MAX: Final = 3_600
 PART_MAX: Final = 5_000
 JUDGED_MAX: Final = 500_000
-ARRIVAL: Final = (
+ARRIVAL: Final = said(
     "Arrival: the millisecond in which the web process sent the press to the gate, by that machine's clock; before it "
     "the press waited in its process for one call of the gate at most (see wait_ms)."
 )
-GRANT: Final = (
+GRANT: Final = said(
     "Grant: when the ledger wrote the reservation down, by its clock. Pairs of one millisecond are not judged."
 )
-KEPT: Final = (
+KEPT: Final = said(
     "Counted by each process once a second, in the gate's server; what one had not told when it died is missing."
 )
-NOT_KEPT: Final = (
+NOT_KEPT: Final = said(
     "Not kept: the gate's server has no counts of this drop (any more); the ledger never hears of refusals."
 )
 
@@ -162,7 +164,7 @@ def _time(second: int) -> datetime:
 
 async def report(request: web.Request, context: Context, _: Identity) -> web.StreamResponse:
     """`GET /v1/ops/drops/{drop}/report`."""
-    wanted = query_number(request, "step", 1, 86_400)
+    wanted, words = query_number(request, "step", 1, 86_400), language.of(request)
     drop = await the_drop(request, context)
     span = await _span(context, drop)
     step_s, found = await _steps(context, drop, span, wanted)
@@ -193,7 +195,7 @@ async def report(request: web.Request, context: Context, _: Identity) -> web.Str
             **{name: sum(getattr(h, name) for h in found) for name in names},
             refused=dict(sum(refused.values(), Counter())),
         ),
-        refusals=Refusals(kept, KEPT if kept else NOT_KEPT),
+        refusals=Refusals(kept, words(KEPT if kept else NOT_KEPT)),
         fairness=FairnessOut(
             judged=judged.judged,
             pairs=judged.pairs,
@@ -203,12 +205,12 @@ async def report(request: web.Request, context: Context, _: Identity) -> web.Str
             ties=judged.ties,
             displacement_ms=Displacement(judged.p50_ms, judged.p90_ms, judged.p99_ms, judged.max_ms),
             capped=capped,
-            arrival=ARRIVAL,
-            grant=GRANT,
+            arrival=words(ARRIVAL),
+            grant=words(GRANT),
             wait_ms=None if p50 is None or p99 is None else WaitOut(p50, p99),
         ),
     )
-    return answer(out)
+    return answer(out, headers=words.headers)
 
 
 CALLS: Final = (

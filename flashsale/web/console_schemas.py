@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from flashsale.checklist import Item
 from flashsale.domain import QUANTITY_MAX, Access, Id, Timestamp, Verdict
 from flashsale.web.schemas import DropState, Reason
 
@@ -45,6 +44,16 @@ class MoveOut(msgspec.Struct, frozen=True):
     after: tuple[MovedOut, ...]
 
 
+class PreflightItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the list; `blocking`: without it the drop is not released."""
+
+    id: str
+    blocking: bool
+    ok: bool
+    detail: str
+    allocation: str | None = None
+
+
 class PreflightOut(msgspec.Struct, frozen=True):
     """What is missing before a drop can open. `held`: it waits for its release; `ready`: nothing that blocks it."""
 
@@ -52,7 +61,7 @@ class PreflightOut(msgspec.Struct, frozen=True):
     ready: bool
     held: bool
     checked_at: Timestamp
-    items: tuple[Item, ...]
+    items: tuple[PreflightItem, ...]
 
 
 class PreviewItem(msgspec.Struct, frozen=True, omit_defaults=True):

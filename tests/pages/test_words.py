@@ -9,17 +9,20 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
 PAGES = Path(str(files("flashsale.web.pages")))
+FLASHSALE = Path(str(files("flashsale")))
 MODULES = [p.read_text(encoding="utf-8") for p in (PAGES / "static").glob("*.js")]
 TEMPLATES = {p.name: p.read_text(encoding="utf-8") for p in (PAGES / "templates").rglob("*.html")}
 CATALOGUES = ("pages.po", "console.po")
 
 
 def messages() -> dict[str, set[str]]:
-    """Every message of the templates, in English, by its catalogue: that of the shoppers if they read it."""
+    """Every message of the templates, and every sentence that the code says, in English, by its catalogue."""
     found: dict[str, set[str]] = {name: set() for name in CATALOGUES}
     for file, _, message, *_ in extract_from_dir(str(PAGES / "templates"), [("**.html", "jinja2")], {"**.html": {}}):
         name = "console.po" if file.startswith("console/") else "pages.po"
         found[name].add(message if isinstance(message, str) else message[0])
+    code = extract_from_dir(str(FLASHSALE), [("**.py", "python")], keywords={"said": None})
+    found["console.po"] |= {message if isinstance(message, str) else message[0] for _, _, message, *_ in code}
     found["console.po"] -= found["pages.po"]
     return found
 

@@ -151,7 +151,7 @@ def test_patience_ends_and_is_counted() -> None:
 
 def test_who_is_early_is_told_when_to_come_and_comes_then_with_the_same_key() -> None:
     look = said(200, server_time=rfc3339(OPENS_S - 3), allocations=[{"id": "public", "state": "upcoming"}])
-    hands = Hands([look, said(403, "not_open", 1.0), hold(), said(200, state="confirmed", order="o")])
+    hands = Hands([look, said(403, "not_open", 3.0), hold(), said(200, state="confirmed", order="o")])
     made = visit(hands, "eager")
     ROLES["eager"](made)
     early, again = hands.calls[1:3]

@@ -1,6 +1,7 @@
 """The console's calls about one drop: release, pre-flight list, moves, preview, copy, timeline, and two operators."""
 
 import asyncio
+import re
 from datetime import datetime, timedelta
 
 import pytest
@@ -37,6 +38,7 @@ def missing(answer: Answer) -> set[str]:
     return {item["id"] for item in answer.body["missing"]}
 
 
+HAN = re.compile(r"[\u4e00-\u9fff]")
 TEXT = {"title": "正午手机", "description": "一台。"}
 TEXTS: list[tuple[dict[str, object], tuple[bool, bool]]] = [
     ({}, (False, False)),
@@ -55,7 +57,12 @@ async def test_what_is_half_translated_is_not_ready(
     listed = await call(http, "GET", f"{DROPS}/{drop['id']}/preflight", ops)
     [item] = [item for item in listed.body["items"] if item["id"] == "texts"]
     assert (item["blocking"], item["ok"]) == expected
-    assert item["detail"]
+    chinese = await call(
+        http, "GET", f"{DROPS}/{drop['id']}/preflight", {**ops, "Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
+    )
+    assert (listed.headers["content-language"], chinese.headers["content-language"]) == ("en", "zh-Hans")
+    assert all(HAN.search(each["detail"]) for each in chinese.body["items"]), chinese.body
+    assert not any(HAN.search(each["detail"]) for each in listed.body["items"]), listed.body
 
 
 async def test_a_held_drop_opens_only_when_it_was_released(

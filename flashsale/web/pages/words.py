@@ -1,6 +1,7 @@
 """The languages of the pages. English is the source; `locales/` has the others, compiled at the start.
 
-A language has two catalogues: what shoppers read, and what operators read besides.
+A language has two catalogues: what shoppers read, and what operators read besides: their pages, and the sentences of
+the API (`flashsale/said.py`) that these show.
 """
 
 import gettext

@@ -21,7 +21,7 @@ export async function look(path) {
     return el("li", { "data-kind": kind },
       el("span", { class: "sign", "aria-hidden": "true" }),
       el("span", { class: "what" }, el("strong", {}, item.allocation ? `${name} · ${item.allocation}` : name), ` ${say(`check.${kind}`)}`),
-      el("span", { class: "why", lang: "en" }, item.detail));
+      el("span", { class: "why" }, item.detail));
   }));
 }
 
@@ -42,7 +42,7 @@ export function previewForm(path) {
         return;
       }
       fill($("seen").tBodies[0], answer.body.allocations.map((a) => [
-        a.id, el("td", { "data-cell": "1", class: "state", "data-state": a.verdict }, wordOf(a.verdict)), el("td", { "data-cell": "1", lang: "en" }, a.detail),
+        a.id, el("td", { "data-cell": "1", class: "state", "data-state": a.verdict }, wordOf(a.verdict)), el("td", { "data-cell": "1" }, a.detail),
       ]));
       $("preview-box").hidden = false;
     });

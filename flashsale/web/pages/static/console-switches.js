@@ -54,7 +54,7 @@ export class Switches {
   /** Something is missing: released all the same only with a reason. */
   async force(missing) {
     tell(say("missing"), "bad");
-    $("told").append(el("ul", { lang: "en" }, ...missing.map((item) => el("li", {}, item.allocation ? `${item.allocation}: ${item.detail}` : item.detail))));
+    $("told").append(el("ul", {}, ...missing.map((item) => el("li", {}, item.allocation ? `${item.allocation}: ${item.detail}` : item.detail))));
     document.dispatchEvent(new Event("console:missing"));
     const meant = await askBack($("resume"), { title: say("force.title"), text: say("force.text"), yes: say("force"), reason: "must", danger: true });
     return meant && ops("POST", `${this.path}/resume`, { data: { ...meant, force: true } });

@@ -29,7 +29,7 @@ export const copy = (id) => $(id).content.firstElementChild.cloneNode(true);
  * `data` goes as JSON; `file` as it is, with its `type`; `etag` is what was read, so that nobody else's change is lost.
  */
 export async function ops(method, path, { data, file, type, etag, key, timeout = CALL_MAX_MS } = {}) {
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: "application/json", "Accept-Language": lang };
   if (data !== undefined) headers["Content-Type"] = "application/json";
   if (file !== undefined) headers["Content-Type"] = type;
   if (etag) headers["If-Match"] = etag;

@@ -395,6 +395,7 @@ function render() {
   terms.hidden = !more.hidden;
   const moreKey = shown.more === "stop" ? "busy.more" : "held.more";
   if (shown.more && has(moreKey)) set(more, say(moreKey));
+  if (form) form.hidden = shown.state === "held" || shown.button === "reservations"; // no code is of use now
   showBatches(now);
   announce(before);
   const left = shown.left === undefined ? Infinity : showCount(now);

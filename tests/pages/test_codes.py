@@ -1,10 +1,12 @@
 """F-codes in the page: forgiving, grouped, and a typo is caught before anything is sent."""
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from flashsale.domain import Fcode
 from flashsale.owners import owners_of
@@ -34,6 +36,28 @@ async def use(opened: Opened, text: str) -> None:
     await expect(opened.page.locator("#who")).to_contain_text("Member ")
     await opened.page.locator("#code").fill(text)
     await opened.page.get_by_role("button", name="Use it").click()
+
+
+async def test_a_code_that_is_sent_before_it_is_known_who_asks_is_not_lost(
+    visit: Visit, new_sale: NewSale, service: Service, member: int
+) -> None:
+    """The page is quicker than the call that tells what is mine: the press waits for it."""
+    drop, codes = await lane(new_sale, service)
+    told = asyncio.Event()
+
+    async def slow(page: Page) -> None:
+        async def answer(route: Route) -> None:
+            await told.wait()
+            await route.continue_()
+
+        await page.route(re.compile(r"/v1/me/drops/[^/]+$"), answer)
+
+    opened = await visit(f"/en/d/{drop}", member=member, before=slow)
+    await opened.state("upcoming")
+    await opened.page.locator("#code").fill(codes[0])
+    await opened.page.get_by_role("button", name="Use it").click()
+    told.set()
+    await opened.state("held")
 
 
 async def test_a_typo_is_caught_and_the_code_buys(

@@ -40,6 +40,7 @@ let me = null;
 let signed = signedIn();
 let flash = null;
 let settling = null;
+let early = null; // a code that was sent before it was known who asks
 let shown = {};
 let said = { left: null, at: Infinity };
 let tick = 0;
@@ -132,7 +133,9 @@ async function loadMine() {
     showMember(me?.member);
     if (me && form && me.fcodes && !$("code-error").textContent) $("code-hint").textContent = say("fcode.mine");
     if (me && kept(me, clock.ready ? clock.now() : 0).held) press.stop();
+    else if (me && early) press.start(me.member, { fcode: early });
     else if (me) press.resume(me.member);
+    early = null;
     return render();
   }
 }
@@ -278,6 +281,7 @@ if (form) {
     if (!signed) return signIn();
     flash = null;
     if (me) press.start(me.member, { fcode: found.code });
+    else early = found.code;
     return undefined;
   });
 }

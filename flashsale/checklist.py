@@ -71,7 +71,7 @@ def _item(name: str, problem: Said | None, good: Said, *, blocking: bool = True,
     return Item(name, blocking, problem is None, problem or good, allocation)
 
 
-def _advice(name: str, problem: Said, allocation: str) -> Item:
+def _advice(name: str, problem: Said, allocation: str | None = None) -> Item:
     """A line that is there only when it has something to say."""
     return Item(name, blocking=False, ok=False, detail=problem, allocation=allocation)
 
@@ -118,8 +118,7 @@ def _texts(drop: Drop) -> Item:
     )
     missing = [lack for there, here, lack in lacks if there and not here]
     if not missing and not zh.title:
-        bare = said("There are no texts: pages show the drop's one title.")
-        return _item("texts", bare, bare, blocking=False)
+        return _advice("texts", said("There are no texts: pages show the drop's one title."))
     problem = said("Shoppers' texts: {missing}.", missing=missing) if missing else None
     return _item("texts", problem, said("The texts are there in both languages."))
 

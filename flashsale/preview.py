@@ -10,16 +10,9 @@ from typing import Final
 
 import msgspec
 
-from flashsale.domain import LIVE, Access, Allocation, Drop, Fcode, Points, Reservation, Tier, Verdict
+from flashsale.domain import LIVE, Allocation, Drop, Fcode, Points, Reservation, Tier, Verdict
 from flashsale.eligibility import NotEligible, judge
 from flashsale.said import Said, said
-
-
-class Rights(msgspec.Struct, frozen=True):
-    """What a points rule has to go by: the member's points in its snapshot (None: no entry), and its cut-off."""
-
-    points: int | None
-    cutoff: datetime | None
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -40,15 +33,16 @@ def preview(
     *,
     at: datetime,
     tier: int,
-    rights: Mapping[str, Rights],
+    points: Mapping[str, int],
     mine: Sequence[Reservation],
     available: Mapping[str, int] | None,
     with_code: bool,
 ) -> list[Seen]:
     """The verdict of one press for each allocation, in the contract's precedence.
 
-    `rights` by snapshot, `mine` the member's reservations of this drop, `available` what the gate has left (None: it
-    cannot be asked, and stock is taken to be there); `with_code`: as if a good F-code of the allocation was shown.
+    `points` of the member by snapshot, where it has an entry; `mine` the member's reservations of this drop;
+    `available` what the gate has left (None: it cannot be asked, and stock is taken to be there); `with_code`: as if a
+    good F-code of the allocation was shown.
     """
     live = [r for r in mine if r.state in LIVE]
     used = sum(r.quantity for r in mine if r.state in LIVE or r.keeps_slot)
@@ -56,7 +50,7 @@ def preview(
     for a in drop.allocations:
         own = next((r for r in live if r.allocation == a.id), None)
         verdict, detail = _judged(
-            drop, a, at=at, tier=tier, rights=rights, own=own, used=used, available=available, with_code=with_code
+            drop, a, at=at, tier=tier, points=points, own=own, used=used, available=available, with_code=with_code
         )
         seen.append(Seen(a.id, verdict, detail, a.opens_at if verdict is Verdict.NOT_OPEN else None))
     return seen
@@ -68,7 +62,7 @@ def _judged(
     *,
     at: datetime,
     tier: int,
-    rights: Mapping[str, Rights],
+    points: Mapping[str, int],
     own: Reservation | None,
     used: int,
     available: Mapping[str, int] | None,
@@ -85,13 +79,10 @@ def _judged(
         if drop.held:
             return Verdict.PAUSED, said("Nobody hears anything else: it waits for its release.")
         return Verdict.PAUSED, said("Nobody hears anything else: it is paused.")
-    if not for_codes:
-        known = (
-            rights.get(a.access.snapshot, Rights(None, None)) if isinstance(a.access, Points) else Rights(None, None)
-        )
-        told = judge(a.access, tier=tier, points=known.points, cutoff=known.cutoff)
-        if isinstance(told, NotEligible):
-            return Verdict.NOT_ELIGIBLE, _why_not(a.access, tier, known.points)
+    if isinstance(a.access, Points | Tier):
+        known = points.get(a.access.snapshot) if isinstance(a.access, Points) else None
+        if isinstance(judge(a.access, tier=tier, points=known), NotEligible):
+            return Verdict.NOT_ELIGIBLE, _why_not(a.access, tier, known)
     if at < a.opens_at:
         return Verdict.NOT_OPEN, said("It is not open yet by then.")
     if for_codes != with_code:
@@ -103,14 +94,11 @@ def _judged(
     return Verdict.HELD, said("The member would get a unit.")
 
 
-def _why_not(rule: Access, tier: int, points: int | None) -> Said:
+def _why_not(rule: Points | Tier, tier: int, points: int | None) -> Said:
     """Why a rule keeps the member out."""
-    match rule:
-        case Tier(at_least=at_least):
-            return said("It asks for tier {need}, and the member's is {have}.", need=at_least, have=tier)
-        case Points(at_least=at_least, snapshot=name) if points is not None:
-            return said("The member has {have} of {need} points in {name}.", have=points, need=at_least, name=name)
-        case Points(at_least=at_least, snapshot=name):
-            return said("The member is not in {name}; it asks for {need} points.", need=at_least, name=name)
-        case _:
-            return _CODE
+    need = rule.at_least
+    if isinstance(rule, Tier):
+        return said("It asks for tier {need}, and the member's is {have}.", need=need, have=tier)
+    if points is None:
+        return said("The member is not in {name}; it asks for {need} points.", need=need, name=rule.snapshot)
+    return said("The member has {have} of {need} points in {name}.", have=points, need=need, name=rule.snapshot)

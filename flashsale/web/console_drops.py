@@ -15,7 +15,7 @@ from flashsale.checklist import Facts, Item, checklist, shifted, tried
 from flashsale.domain import ID_PATTERN, LIVE, MEMBER_MAX, QUANTITY_MAX, Drop, Fcode, Points
 from flashsale.drops import check_window, unknown_drop
 from flashsale.errors import Refused, Unavailable
-from flashsale.preview import Rights, preview
+from flashsale.preview import preview
 from flashsale.said import Said, said
 from flashsale.web import language, ops, views
 from flashsale.web.auth import Identity
@@ -184,17 +184,16 @@ async def show_preview(request: web.Request, context: Context, _: Identity) -> w
     at, tier = query_time(request, "at"), query_number(request, "tier", 0, QUANTITY_MAX) or 0
     with_code = query_switch(request, "with_code")
     drop = await the_drop(request, context)
-    rights = {}
-    for rule in {a.access for a in drop.allocations if isinstance(a.access, Points)}:
-        snapshot = await context.ledger.points.snapshot(rule.snapshot)
-        points = await context.ledger.points.points_of(rule.snapshot, member)
-        rights[rule.snapshot] = Rights(points, None if snapshot is None else snapshot.cutoff)
+    points: dict[str, int] = {}
+    for name in {a.access.snapshot for a in drop.allocations if isinstance(a.access, Points)}:
+        if (found := await context.ledger.points.points_of(name, member)) is not None:
+            points[name] = found
     mine = [r for r in await context.ledger.reservations.list_of(member, None, PAGE_MAX) if r.drop == drop.id]
     status = await context.board.status(drop)
     left = None if status is None else status.available
     clock = context.now() if status is None else datetime.fromtimestamp(status.now_ms / 1000, UTC)
     at = at or clock
-    seen = preview(drop, at=at, tier=tier, rights=rights, mine=mine, available=left, with_code=with_code)
+    seen = preview(drop, at=at, tier=tier, points=points, mine=mine, available=left, with_code=with_code)
     words = language.of(request)
     items = tuple(
         PreviewItem(

@@ -22,9 +22,9 @@ class Words:
         return told.words(self._translate)
 
 
-of_language = cache(Words)
+_words = cache(Words)
 
 
 def of(request: web.Request) -> Words:
     """What the request asks for."""
-    return of_language(words.preferred(request.headers.get("Accept-Language", "")))
+    return _words(words.preferred(request.headers.get("Accept-Language", "")))

@@ -119,8 +119,12 @@ class Sale:
 
 
 async def _answered(plan: Plan, each: Contestant, duration_s: int) -> tuple[Load, dict[str, float]]:
-    """What wrk measured, and the processors' time before. A run in which nobody was let run is done again, twice."""
-    for left in (2, 1, 0):
+    """What wrk measured, and the processors' time before.
+
+    A quick look, whose figures say nothing, may find the machine busy for its whole second, and looks again, twice.
+    A measurement is never taken again: who answers nobody has failed it.
+    """
+    for left in (2, 1, 0) if plan.quick else (0,):
         requests = await each.prepare(math.ceil((each.rate_max * RESERVE or each.rate_guess) * duration_s))
         before = {name: cpu_s(pid) for name, pid in each.pids.items()}
         try:

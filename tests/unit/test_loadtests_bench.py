@@ -14,10 +14,13 @@ import pytest
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from flashsale import embedded
-from loadtests.bench import figures, redisoff, sizing
+from loadtests.bench import contest, figures, redisoff, sizing
 from loadtests.bench.__main__ import main
 from loadtests.bench.atgate import NOT_ELIGIBLE, SOLD_OUT, AtGate, Spent
+from loadtests.bench.house import Plan
 from loadtests.bench.table import Failed, Row, Target, document, table_text
+from loadtests.bench.tokenfile import Requests
+from loadtests.bench.wrk import Load, Silent
 from loadtests.errors import SetupError
 from loadtests.tokens import Minter
 
@@ -140,6 +143,27 @@ def test_the_sizing_page_holds_the_tables_and_quotes_nothing_else() -> None:
     assert set(widths) == {3, 2 + len(sizing.RATES)}
     prose = re.sub(r"```.*?```|`[^`]*`", "", SIZING.replace(tables, ""), flags=re.DOTALL)
     assert [figure for figure in re.findall(r"\d[\d.,]*", prose) if figure not in tables] == []
+
+
+@pytest.mark.parametrize(("quick", "calls"), [(True, 3), (False, 1)])
+async def test_only_a_quick_look_is_taken_again_when_nobody_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool, calls: int
+) -> None:
+    """What is measured and answers nobody has failed."""
+    asked: list[int] = []
+
+    async def silent(*_: object) -> Load:
+        asked.append(1)
+        raise Silent("not one request was answered")
+
+    async def prepare(count: int) -> Requests:
+        return Requests(tmp_path, 1, count)
+
+    monkeypatch.setattr("loadtests.bench.wrk.load", silent)
+    plan = Plan(1, 1, quick, tmp_path, {}, lambda _: None)
+    each = contest.Contestant(Row("wins", "req/s"), "http://127.0.0.1", {}, contest.WON, prepare)
+    assert await contest.run(plan, each, 1) is None
+    assert (each.row.failed, len(asked)) == ("not one request was answered", calls)
 
 
 async def test_a_sale_at_the_gate_is_counted_to_the_last_verdict(urls: embedded.Servers) -> None:
